@@ -1,0 +1,145 @@
+"""What the arguments of a call mean: dtypes, axes, broadcasting, masks, temperatures. One place, so one rule."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+def canonical_axes(axis: Any, ndim: int) -> tuple[int, ...]:
+    """The axes as a tuple of non-negative integers; a 0-d array counts as one element for None, 0 and −1."""
+    if axis is None:
+        return tuple(range(ndim))
+    try:
+        axes = tuple(map(operator.index, axis)) if isinstance(axis, tuple | list) else (operator.index(axis),)
+    except TypeError:
+        raise TypeError(f"axis must be an int, a tuple of ints or None, not {axis!r}") from None
+    extent = max(ndim, 1)
+    for one in axes:
+        if not -extent <= one < extent:
+            raise np.exceptions.AxisError(one, ndim)
+    canonical = tuple(one % extent for one in axes)
+    if len(set(canonical)) < len(canonical):
+        raise ValueError(f"repeated axis in {axis!r}")
+    return canonical
+
+
+def broadcast_shape(**shapes: Sequence[Any]) -> tuple[Any, ...]:
+    """The shape to which the named shapes broadcast; a ValueError names the two that do not fit."""
+    result: list[Any] = []
+    for name, shape in shapes.items():
+        result = [1] * (len(shape) - len(result)) + result
+        for place in range(1, len(shape) + 1):
+            if result[-place] == 1:
+                result[-place] = shape[-place]
+            elif shape[-place] not in (1, result[-place]):
+                earlier = ", ".join(f"{other} {tuple(shapes[other])}" for other in shapes if other != name)
+                raise ValueError(f"{name} of shape {tuple(shape)} does not broadcast with {earlier}")
+    return tuple(result)
+
+
+def checked_temperature(temperature: Any) -> Any:
+    """The temperature as None for 1, which changes nothing, a float, or an array; a number that is none is refused."""
+    if temperature.__class__ is float and temperature == 1.0:
+        return None
+    if isinstance(temperature, np.generic):
+        temperature = temperature.item()
+    if temperature is None or isinstance(temperature, complex | str):
+        raise TypeError(f"temperature must be a real number or an array of them, not {temperature!r}")
+    if not isinstance(temperature, int | float):
+        return temperature
+    if not temperature >= 0:
+        raise ValueError(f"temperature must not be negative or NaN, not {temperature!r}")
+    return None if temperature == 1 else float(temperature)
+
+
+def default_float(xp: Any, x: Array) -> Any:
+    """The namespace's default floating dtype."""
+    return xp.__array_namespace_info__().default_dtypes()["real floating"]
+
+
+def float_dtype(xp: Any, operands: dict[str, Any]) -> Any:
+    """The floating dtype of the operands together: integers and booleans count as the default float."""
+    dtypes = {name: a.dtype for name, a in operands.items() if not isinstance(a, bool | int | float | complex)}
+    for name, dtype in dtypes.items():
+        if not xp.isdtype(dtype, ("bool", "numeric")) or _is_narrow(xp, dtype):
+            raise TypeError(
+                f"{name} has the dtype {dtype}; anysoft takes booleans, integers, floats and complex numbers"
+            )
+    inexact = [dtype for dtype in dtypes.values() if xp.isdtype(dtype, ("real floating", "complex floating"))]
+    try:
+        together = xp.result_type(*dtypes.values())
+    except TypeError:  # the standard leaves integers beside floats undefined: there, the floats decide
+        together = xp.result_type(*inexact)
+    if not inexact:
+        together = default_float(xp, next(iter(operands.values())))
+    if any(isinstance(a, complex) for a in operands.values()):
+        together = xp.result_type(together, xp.complex64)
+    return together
+
+
+def _is_narrow(xp: Any, dtype: Any) -> bool:
+    return bool(xp.isdtype(dtype, "real floating") and xp.finfo(dtype).bits < 16)
+
+
+def carrier(xp: Any, dtype: Any) -> Any:
+    """The dtype to compute in: at least float32, where halves neither overflow at 65 504 nor stop adding at 256."""
+    if xp.isdtype(dtype, "real floating") and xp.finfo(dtype).bits < 32:
+        return xp.float32
+    return dtype
+
+
+def result_dtype(xp: Any, natural: Any, dtype: Any, *, complex_too: bool = False) -> Any:
+    """`dtype` if given and fit to be a result's, or else the natural one."""
+    if dtype is None:
+        return natural
+    kinds = ("real floating", "complex floating") if complex_too else ("real floating",)
+    try:
+        wanted = np.dtype(dtype) if isinstance(natural, np.dtype) else dtype  # NumPy and JAX take names and types too
+        if xp.isdtype(wanted, kinds):
+            return wanted
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"dtype must be a floating dtype of the array's framework, not {dtype!r}")
+
+
+def as_mask(xp: Any, where: Any, x: Array) -> Array:
+    """The mask as a boolean array."""
+    if isinstance(where, bool | np.bool_):
+        return xp.full((), bool(where), dtype=xp.bool, device=getattr(x, "device", None))
+    if not hasattr(where, "dtype") or not xp.isdtype(where.dtype, "bool"):
+        raise TypeError(f"where must be boolean, not {getattr(where, 'dtype', repr(where))}")
+    return where
+
+
+def as_array(xp: Any, value: Any, dtype: Any, x: Array) -> Array:
+    """A number or an array as an array of `dtype`, beside `x`."""
+    if isinstance(value, bool | int | float | complex):
+        return xp.full((), value, dtype=dtype, device=getattr(x, "device", None))
+    return xp.astype(value, dtype, copy=False)
+
+
+def broadcast_to(xp: Any, x: Array, shape: tuple[Any, ...]) -> Array:
+    """`x` at `shape`; untouched if it has it."""
+    return x if tuple(x.shape) == shape else xp.broadcast_to(x, shape)
+
+
+def with_rank(xp: Any, x: Array | None, ndim: int) -> Array | None:
+    """`x` with leading axes of length one up to `ndim` axes."""
+    return x if x is None or x.ndim == ndim else xp.reshape(x, (1,) * (ndim - x.ndim) + tuple(x.shape))
+
+
+def log_max(xp: Any, dtype: Any) -> float:
+    """log of the largest number of a floating dtype."""
+    return math.log(float(xp.finfo(dtype).max))
+
+
+def without_axes(x: Array, axes: tuple[int, ...]) -> Array:
+    """Drop reduced axes of length one. By an index: reshape and squeeze fail on unknown or dynamic shapes."""
+    return x[tuple(0 if axis in axes else slice(None) for axis in range(x.ndim))]

@@ -1,0 +1,559 @@
+"""Which backend an array belongs to, what that backend offers, what was chosen and why.
+
+The built-in adapters are a table of strings: an adapter is imported when an array of its framework first arrives, so
+``import anysoft`` imports no framework. Everything is resolved by the *type* of an array and then remembered, so that
+a later call costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+Array = Any
+Path = Literal["auto", "native", "generic"]
+
+__all__ = [
+    "Backend",
+    "Explanation",
+    "FastPath",
+    "Installed",
+    "Operation",
+    "explain",
+    "generic",
+    "installed",
+    "options",
+    "register_backend",
+    "register_fast_path",
+]
+
+
+def _always(*_: Any, **__: Any) -> bool:
+    return True
+
+
+def _same(x: Array) -> Array:
+    return x
+
+
+def _device_of(x: Array) -> Any:
+    return getattr(x, "device", None)
+
+
+def quietly(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> Any:
+    """Run on a library that stands on NumPy: special values are results here, not something to warn about."""
+    with np.errstate(all="ignore"):
+        return operation.generic(backend, *arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class FastPath:
+    """A row of a backend's table: an operation done faster than by the generic implementation.
+
+    Parameters
+    ----------
+    operation : str
+        The public function's name, such as ``"logsumexp"``.
+    name : str
+        What ``explain`` calls this path, such as ``"torch.logsumexp"``.
+    call : callable or None
+        Takes the public function's arguments by position, all of them and in the order of its signature, except that
+        a `temperature` of 1 is None. It may return ``NotImplemented`` where a certificate computed after the fact
+        fails; the call then takes the next path. None is a row for comparison only, whose guard never says True.
+    guard : callable
+        Takes the same and answers with True, or with a sentence that says why not.
+    raw : callable, optional
+        The framework's own answer with nothing added, which ``options(path="native")`` returns. It raises
+        ``LookupError`` for an argument that the framework's function does not have.
+    """
+
+    operation: str
+    name: str
+    call: Callable[..., Any] | None
+    guard: Callable[..., bool | str] = _always
+    raw: Callable[..., Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Backend:
+    """What anysoft has to know of a framework beyond the array API standard.
+
+    Parameters
+    ----------
+    name : str
+        The framework's import name.
+    arrays : tuple of str
+        Its array types as ``"module:Class"``. They are looked up in ``sys.modules`` only: nothing is imported.
+    namespace : callable
+        From an array to its namespace of the standard.
+    devices : callable
+        The devices that it has here, as strings.
+    device_of : callable
+        The device of an array; None where there is nothing to compare (a tracer).
+    stop_gradient : callable
+        The array as a constant of differentiation.
+    run : callable, optional
+        How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
+        ``operation.generic(backend, *arguments)``.
+    fast_paths : tuple of FastPath
+        In the order in which they are tried.
+    """
+
+    name: str
+    arrays: tuple[str, ...]
+    namespace: Callable[[Array], Any]
+    devices: Callable[[], tuple[str, ...]] = lambda: ("cpu",)
+    device_of: Callable[[Array], Any] = _device_of
+    stop_gradient: Callable[[Array], Array] = _same
+    run: Callable[..., Any] | None = None
+    fast_paths: tuple[FastPath, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which path a call takes, and one sentence for each path that it does not take."""
+
+    operation: str
+    backend: str
+    path: str
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{self.operation} on {self.backend}: {self.path}"]
+        lines += [f"  not {name}: {reason}" for name, reason in self.reasons.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A backend as it stands on this machine; `reason` says why it is absent."""
+
+    name: str
+    version: str | None
+    devices: tuple[str, ...]
+    fast_paths: tuple[FastPath, ...]
+    reason: str | None = None
+
+
+# name -> (adapter, its array types, the extra that installs it)
+_BUILT_IN: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "numpy": ("anysoft_backends._numpy", ("numpy:ndarray", "numpy:generic"), ""),
+    "torch": ("anysoft_backends._torch", ("torch:Tensor",), "torch"),
+    "jax": ("anysoft_backends._jax", ("jax:Array", "jax.core:Tracer"), "jax"),
+    "cupy": ("anysoft_backends._cupy", ("cupy:ndarray",), "cupy-cuda13"),
+}
+# refused by name, and why
+_REFUSED: dict[str, str] = {
+    "numpy.ma:MaskedArray": "pass x.data, and where=~x.mask",
+    "numpy:matrix": "pass numpy.asarray(x)",
+}
+
+_BACKENDS: dict[str, Backend] = {}
+_BY_TYPE: dict[type, Backend | None] = {}
+_FOUND: dict[str, Backend] = {}
+_OPERATIONS: dict[str, Operation] = {}
+_LOCK = threading.RLock()
+_ENTRY_POINTS_READ = False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From an array to its backend
+
+
+def _class_at(address: str) -> type | None:
+    module, _, name = address.partition(":")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _is_a(kind: type, addresses: tuple[str, ...]) -> bool:
+    return any(cls is not None and issubclass(kind, cls) for cls in map(_class_at, addresses))
+
+
+def _read_entry_points() -> None:
+    """Third parties' backends. Read once, on the first array of an unknown type: it costs over a millisecond."""
+    global _ENTRY_POINTS_READ
+    if _ENTRY_POINTS_READ:
+        return
+    _ENTRY_POINTS_READ = True
+    for entry in importlib.metadata.entry_points(group="anysoft.backends"):
+        try:
+            found = entry.load()
+            if isinstance(found, Backend):
+                register_backend(found)
+            else:
+                found()
+        except Exception as error:  # noqa: BLE001 - a broken plug-in must not take every other framework with it
+            text = f"the anysoft.backends entry point {entry.name!r} ({entry.value}) failed: {error!r}"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _adapter(name: str) -> Backend:
+    if name not in _BACKENDS:
+        backend: Backend = importlib.import_module(_BUILT_IN[name][0]).BACKEND
+        _BACKENDS[name] = backend
+        for path in backend.fast_paths:
+            _add_path(name, path, last=True)
+    return _BACKENDS[name]
+
+
+def _resolve(kind: type) -> str | None:
+    """Find the backend of an array type, keep it in `_FOUND` and return its key there; None for what is no array."""
+    with _LOCK:
+        _read_entry_points()
+        for address, advice in _REFUSED.items():
+            if _is_a(kind, (address,)):
+                raise TypeError(f"{kind.__module__}.{kind.__qualname__} is not supported: {advice}")
+        backend = _match(kind)
+        if backend is None:
+            return None
+        key = f"{kind.__module__}.{kind.__qualname__}"
+        _FOUND[key] = backend
+        return key
+
+
+# torch.compile runs a function marked so instead of tracing into it (what torch.compiler.assume_constant_result sets).
+# A type's backend is such a constant; without the mark, the first call inside a compiled function would be traced
+# through importlib. Set by hand because importing torch here is exactly what must not happen; and the answer is a
+# string because a constant of any other type cannot be guarded on.
+_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _match(kind: type) -> Backend | None:
+    for backend in _BACKENDS.values():
+        if backend.name not in _BUILT_IN and _is_a(kind, backend.arrays):
+            return backend
+    for name, (_, arrays, _) in _BUILT_IN.items():
+        if _is_a(kind, arrays):
+            return _adapter(name)
+    if hasattr(kind, "__array_namespace__") or kind.__module__.startswith("dask.array"):
+        return _adapterless(kind)
+    return None
+
+
+def _adapterless(kind: type) -> Backend:
+    """Whatever else speaks the standard: the generic implementation, and nothing else."""
+    from array_api_compat import array_namespace
+
+    return Backend(kind.__module__.partition(".")[0], (), array_namespace, run=quietly)
+
+
+def backend_of(x: Array) -> Backend | None:
+    """The backend of an array; None for Python numbers and sequences."""
+    kind = type(x)
+    if kind in _BY_TYPE:
+        return _BY_TYPE[kind]
+    key = _resolve(kind)
+    _BY_TYPE[kind] = None if key is None else _FOUND[key]
+    return _BY_TYPE[kind]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Registration
+
+
+def _add_path(backend: str, path: FastPath, *, last: bool = False) -> None:
+    table = _operation(path.operation).paths
+    rows = table.get(backend, ())
+    table[backend] = (*rows, path) if last else (path, *rows)
+
+
+def register_backend(backend: Backend) -> None:
+    """Add a framework.
+
+    Parameters
+    ----------
+    backend : Backend
+
+    Raises
+    ------
+    ValueError
+        If a backend of that name is there already.
+
+    Notes
+    -----
+    A distribution does this without being imported by anyone: it names a `Backend`, or a function that registers what
+    it likes, in the entry-point group ``anysoft.backends``.
+    """
+    with _LOCK:
+        if backend.name in _BACKENDS or backend.name in _BUILT_IN:
+            raise ValueError(f"a backend named {backend.name!r} is registered already")
+        _BACKENDS[backend.name] = backend
+        for path in backend.fast_paths:
+            _add_path(backend.name, path, last=True)
+        _BY_TYPE.clear()
+
+
+def register_fast_path(backend: str, path: FastPath) -> None:
+    """Add a row to the table of a backend; it is tried before the rows that are there.
+
+    Parameters
+    ----------
+    backend : str
+        The name of a built-in or registered backend.
+    path : FastPath
+
+    Raises
+    ------
+    LookupError
+        If there is no such backend, or no such operation.
+    ImportError
+        If a built-in backend's framework is not installed.
+    """
+    with _LOCK:
+        _operation(path.operation)
+        if backend in _BUILT_IN:
+            _adapter(backend)  # its own rows come first, so that this one goes before them
+        elif backend not in _BACKENDS:
+            raise LookupError(f"no backend {backend!r}; there are {', '.join(sorted({*_BACKENDS, *_BUILT_IN}))}")
+        _add_path(backend, path)
+
+
+def installed() -> tuple[Installed, ...]:
+    """Every backend, built-in or registered, as it stands here. It imports the frameworks that it finds.
+
+    Returns
+    -------
+    tuple of Installed
+    """
+    with _LOCK:
+        _read_entry_points()
+    return tuple(_installed(name) for name in (*_BUILT_IN, *(n for n in _BACKENDS if n not in _BUILT_IN)))
+
+
+def _installed(name: str) -> Installed:
+    if importlib.util.find_spec(name) is None and name in _BUILT_IN:
+        extra = _BUILT_IN[name][2]
+        return Installed(name, None, (), (), f"{name} is not installed; pip install 'anysoft[{extra}]'")
+    try:
+        backend = _adapter(name) if name in _BUILT_IN else _BACKENDS[name]
+        devices = backend.devices()
+    except Exception as error:  # noqa: BLE001 - a framework that is there but broken is a fact to report
+        return Installed(name, None, (), (), f"{name} does not work here: {error}")
+    version = getattr(sys.modules.get(name), "__version__", None)
+    paths = tuple(path for operation in _OPERATIONS.values() for path in operation.paths.get(name, ()))
+    reason = None if devices else f"{name} finds no device that it can compute on"
+    return Installed(name, version, devices, paths, reason)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+
+_PATH: ContextVar[Path] = ContextVar("anysoft_path", default="auto")
+# Almost no call runs under an option, and reading a ContextVar breaks torch.compile(fullgraph=True): this count is
+# looked at first. It is a fast "nobody", never the answer itself.
+_options_in_use = 0
+
+
+class _Thread(threading.local):
+    path: Path = "auto"
+
+
+# This thread's path once more, for torch.compile alone: it can guard on an attribute, so that a function compiled
+# under one option is compiled again under another. A ContextVar it cannot see.
+_THREAD = _Thread()
+
+
+@contextmanager
+def options(*, path: Path | None = None) -> Iterator[None]:
+    """Set how calls inside the ``with`` block are made, for this thread and this asyncio task only.
+
+    Parameters
+    ----------
+    path : {"auto", "native", "generic"}, optional
+        ``auto``: the fastest path that keeps the contract. ``native``: the framework's own answer, right or wrong, for
+        comparison; a `LookupError` where there is none. ``generic``: the one implementation.
+
+    Raises
+    ------
+    ValueError
+        If `path` is none of these.
+
+    Examples
+    --------
+    >>> import anysoft
+    >>> with anysoft.options(path="generic"):
+    ...     print(anysoft.logsumexp([0.0, -40.0]))
+    4.248354255291589e-18
+    """
+    global _options_in_use
+    if path not in (None, "auto", "native", "generic"):
+        raise ValueError(f"path must be 'auto', 'native' or 'generic', not {path!r}")
+    with _LOCK:
+        _options_in_use += 1
+    before = _PATH.get()
+    token = _PATH.set(path or before)
+    _THREAD.path = path or before
+    try:
+        yield
+    finally:
+        _PATH.reset(token)
+        _THREAD.path = before
+        with _LOCK:
+            _options_in_use -= 1
+
+
+def _path(guarded: Path) -> Path:
+    """The path of this context; `guarded` is there only to be guarded on."""
+    return _PATH.get()
+
+
+_path._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as for _resolve
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A call
+
+
+class Operation:
+    """One public function: its name, its generic implementation, and the way a call takes to one of its paths."""
+
+    __slots__ = ("check", "defaults", "generic", "name", "operands", "paths")
+
+    def __init__(
+        self,
+        name: str,
+        generic: Callable[..., Any],
+        defaults: dict[str, Any],
+        operands: tuple[str, ...],
+        check: Callable[[dict[str, Any]], None] = _always,  # type: ignore[assignment]
+    ) -> None:
+        self.name = name
+        self.generic = generic  # takes the backend, then what the public function takes, by position
+        self.defaults = defaults  # of every argument but the array, in the order of the signature
+        self.operands = tuple((1 + list(defaults).index(each), each) for each in operands)  # options that may be arrays
+        self.check = check  # refuses options by their value, before any path sees them
+        self.paths: dict[str, tuple[FastPath, ...]] = {}  # by the backend's name
+        _OPERATIONS[name] = self
+
+    def __repr__(self) -> str:
+        return f"<anysoft operation {self.name}>"
+
+    def call(self, alone: bool, *arguments: Any) -> Any:
+        """The call of the public function; `alone` says that no option is an array or a sequence."""
+        backend = _BY_TYPE.get(type(arguments[0]))
+        if backend is None or not alone:
+            backend, arguments = _bring_together(self, arguments)
+        if _options_in_use and (path := _path(_THREAD.path)) != "auto":
+            if path == "native":
+                return self._raw(backend)(*arguments)
+        else:
+            for row in self.paths.get(backend.name, ()):
+                if row.call is not None and row.guard(*arguments) is True:
+                    result = row.call(*arguments)
+                    if result is not NotImplemented:
+                        return result
+        if backend.run is not None:
+            return backend.run(self, backend, arguments)
+        return self.generic(backend, *arguments)
+
+    def _raw(self, backend: Backend) -> Callable[..., Any]:
+        for row in self.paths.get(backend.name, ()):
+            if row.raw is not None:
+                return row.raw
+        raise LookupError(f"{backend.name} has no {self.name} of its own; use path='auto' or 'generic'")
+
+
+def generic(operation: str) -> Callable[..., Any]:
+    """The generic implementation of an operation, for an adapter that falls back on it inside a fast path."""
+    return _OPERATIONS[operation].generic
+
+
+def _operation(name: str) -> Operation:
+    if name not in _OPERATIONS:
+        raise LookupError(f"no operation {name!r}; there are {', '.join(sorted(_OPERATIONS))}")
+    return _OPERATIONS[name]
+
+
+def _is_scalar(value: Any) -> bool:
+    # NumPy's scalars are Python numbers to every other framework
+    return isinstance(value, bool | int | float | complex | np.generic)
+
+
+def _bring_together(operation: Operation, arguments: tuple[Any, ...]) -> tuple[Backend, tuple[Any, ...]]:
+    """One backend and one device for all operands: what is no array becomes one beside those that are."""
+    places = {"x": 0} | {name: place for place, name in operation.operands if arguments[place] is not None}
+    operands = {name: arguments[place] for name, place in places.items()}
+    found = {name: backend_of(value) for name, value in operands.items() if not _is_scalar(value)}
+    owners = {name: backend for name, backend in found.items() if backend is not None}
+    if len({id(backend) for backend in owners.values()}) > 1:
+        kinds = " and ".join(f"{name} of {backend.name}" for name, backend in owners.items())
+        raise TypeError(f"arrays of two frameworks in one call of {operation.name}: {kinds}")
+    device = None
+    if not owners:
+        backend = _adapter("numpy")
+    else:
+        first, backend = next(iter(owners.items()))
+        device = backend.device_of(operands[first])
+        for name in owners:
+            other = backend.device_of(operands[name])
+            if device is not None and other is not None and other != device:
+                raise TypeError(f"{first} is on {device} and {name} on {other}: one call needs one device")
+    together = list(arguments)
+    for name, value in operands.items():
+        if name in owners or (name != "x" and _is_scalar(value)):
+            continue  # a number takes the dtype of what it meets, as Python's numbers do
+        xp = backend.namespace(operands[first]) if owners else np
+        together[places[name]] = np.asarray(value) if xp is np else xp.asarray(value, device=device)
+    return backend, tuple(together)
+
+
+_DEFAULT: Any = object()
+
+
+def explain(operation: str, x: Array, /, axis: Any = _DEFAULT, **arguments: Any) -> Explanation:
+    """Say which path a call would take, and why it takes none of the others.
+
+    Parameters
+    ----------
+    operation : str
+        The name of a public function.
+    x : array
+    axis, **arguments
+        As the function takes them; what is left out has the function's own default.
+
+    Returns
+    -------
+    Explanation
+        With ``backend``, ``path`` and ``reasons``; its ``str`` reads well.
+
+    Raises
+    ------
+    LookupError
+        If there is no such operation.
+
+    Examples
+    --------
+    >>> import anysoft
+    >>> print(anysoft.explain("logsumexp", [1, 2, 3]))
+    logsumexp on numpy: generic
+      not numpy kernel: the kernel is for float32 and float64, not int64
+    """
+    called = _operation(operation)
+    given = dict(arguments) if axis is _DEFAULT else {"axis": axis, **arguments}
+    unknown = given.keys() - called.defaults.keys()
+    if unknown:
+        raise TypeError(f"{operation} has no argument {', '.join(sorted(unknown))}")
+    given = {**called.defaults, **given}
+    called.check(given)
+    backend, positional = _bring_together(called, (x, *given.values()))
+    path = _PATH.get()
+    if path != "auto":
+        return Explanation(operation, backend.name, path, {"auto": f"options(path={path!r}) is set"})
+    reasons: dict[str, str] = {}
+    for row in called.paths.get(backend.name, ()):
+        verdict = row.guard(*positional)
+        if verdict is True:
+            return Explanation(operation, backend.name, row.name, reasons)
+        reasons[row.name] = str(verdict)
+    return Explanation(operation, backend.name, "generic", reasons)

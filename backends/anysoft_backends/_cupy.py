@@ -1,0 +1,71 @@
+"""CuPy: its own functions for comparison only, because none of them keeps the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import array_api_compat.cupy as xp
+import cupy
+
+from anysoft.registry import Backend, FastPath
+
+Array = Any
+
+
+def _refuse_logsumexp(x: Array, *_: Any) -> str:
+    return "cupyx.scipy.special.logsumexp writes log(Σ exp): it loses values near zero and sums halves in halves"
+
+
+def _refuse_softmax(x: Array, *_: Any) -> str:
+    return "cupyx.scipy.special.softmax sums in the input's dtype: rows past 65 504 overflow in float16"
+
+
+def _refuse_log_softmax(x: Array, *_: Any) -> str:
+    return "cupyx.scipy.special.log_softmax([0, -40]) has 0 where -4.2e-18 is right, and sums in the input's dtype"
+
+
+def _special(name: str) -> Any:
+    from cupyx.scipy import special
+
+    return getattr(special, name)
+
+
+def _raw_logsumexp(x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
+    if where is not None or dtype is not None:
+        raise LookupError("cupyx.scipy.special.logsumexp has no where or dtype; use path='auto' or 'generic'")
+    return _special("logsumexp")(x, axis=axis, b=b, keepdims=keepdims, return_sign=return_sign)
+
+
+def _raw_normalisation(name: str) -> Any:
+    def raw(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> Array:
+        if where is not None or temperature is not None or dtype is not None:
+            raise LookupError(f"cupyx.scipy.special.{name} has only an axis; use path='auto' or 'generic'")
+        return _special(name)(x, axis=axis)
+
+    return raw
+
+
+def _devices() -> tuple[str, ...]:
+    try:
+        return tuple(f"cuda:{i}" for i in range(cupy.cuda.runtime.getDeviceCount()))
+    except cupy.cuda.runtime.CUDARuntimeError:  # no driver, no device: CuPy then imports but cannot compute
+        return ()
+
+
+BACKEND = Backend(
+    name="cupy",
+    arrays=("cupy:ndarray",),
+    namespace=lambda x: xp,
+    devices=_devices,
+    fast_paths=(
+        FastPath("logsumexp", "cupyx.scipy.special.logsumexp", None, _refuse_logsumexp, _raw_logsumexp),
+        FastPath("softmax", "cupyx.scipy.special.softmax", None, _refuse_softmax, _raw_normalisation("softmax")),
+        FastPath(
+            "log_softmax",
+            "cupyx.scipy.special.log_softmax",
+            None,
+            _refuse_log_softmax,
+            _raw_normalisation("log_softmax"),
+        ),
+    ),
+)
