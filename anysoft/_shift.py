@@ -22,7 +22,7 @@ from anysoft.registry import Backend
 
 Array = Any
 
-_BLOCK = 64
+_BLOCK = 16
 
 
 def total(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
@@ -37,7 +37,7 @@ def total(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _total_along(xp: Any, x: Array, axis: int) -> Array:
-    while isinstance(n := x.shape[axis], int) and n > 4 * _BLOCK:
+    while isinstance(n := x.shape[axis], int) and n > 2 * _BLOCK:
         blocks, rest = divmod(n, _BLOCK)
         before = (slice(None),) * axis
         head = x if rest == 0 else x[(*before, slice(0, n - rest), ...)]

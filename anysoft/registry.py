@@ -245,7 +245,13 @@ def _adapterless(kind: type) -> Backend:
     """Whatever else speaks the standard: the generic implementation, and nothing else."""
     from array_api_compat import array_namespace
 
-    return Backend(kind.__module__.partition(".")[0], (), array_namespace, run=quietly)
+    # a subclass is of its parent's framework, and one backend is what says so
+    owner = next((cls for cls in kind.__mro__ if "__array_namespace__" in vars(cls)), kind)
+    backend = _BY_TYPE.get(owner)
+    if backend is None:
+        backend = Backend(owner.__module__.partition(".")[0], (), array_namespace, run=quietly)
+        _BY_TYPE[owner] = backend
+    return backend
 
 
 def backend_of(x: Array) -> Backend | None:
@@ -279,6 +285,8 @@ def register_backend(backend: Backend) -> None:
     ------
     ValueError
         If a backend of that name is there already.
+    LookupError
+        If a fast path is for an operation that there is not; the backend is then not registered.
 
     Notes
     -----
@@ -288,6 +296,8 @@ def register_backend(backend: Backend) -> None:
     with _LOCK:
         if backend.name in _BACKENDS or backend.name in _BUILT_IN:
             raise ValueError(f"a backend named {backend.name!r} is registered already")
+        for path in backend.fast_paths:
+            _operation(path.operation)
         _BACKENDS[backend.name] = backend
         for path in backend.fast_paths:
             _add_path(backend.name, path, last=True)
@@ -315,6 +325,8 @@ def register_fast_path(backend: str, path: FastPath) -> None:
         if backend in _BUILT_IN:
             _adapter(backend)  # its own rows come first, so that this one goes before them
         elif backend not in _BACKENDS:
+            _read_entry_points()
+        if backend not in _BACKENDS:
             raise LookupError(f"no backend {backend!r}; there are {', '.join(sorted({*_BACKENDS, *_BUILT_IN}))}")
         _add_path(backend, path)
 
@@ -332,7 +344,7 @@ def installed() -> tuple[Installed, ...]:
 
 
 def _installed(name: str) -> Installed:
-    if importlib.util.find_spec(name) is None and name in _BUILT_IN:
+    if name in _BUILT_IN and importlib.util.find_spec(name) is None:
         extra = _BUILT_IN[name][2]
         return Installed(name, None, (), (), f"{name} is not installed; pip install 'anysoft[{extra}]'")
     try:
@@ -350,9 +362,11 @@ def _installed(name: str) -> Installed:
 # Options
 
 _PATH: ContextVar[Path] = ContextVar("anysoft_path", default="auto")
-# Almost no call runs under an option, and reading a ContextVar breaks torch.compile(fullgraph=True): this count is
-# looked at first. It is a fast "nobody", never the answer itself.
-_options_in_use = 0
+# Almost no call runs under an option, and reading a ContextVar breaks torch.compile(fullgraph=True): this flag is
+# looked at first. It is a fast "nobody", never the answer itself; and no number, because torch.compile would compile
+# again for each.
+_options_in_use = False
+_options_count = 0
 
 
 class _Thread(threading.local):
@@ -386,11 +400,12 @@ def options(*, path: Path | None = None) -> Iterator[None]:
     ...     print(anysoft.logsumexp([0.0, -40.0]))
     4.248354255291589e-18
     """
-    global _options_in_use
+    global _options_in_use, _options_count
     if path not in (None, "auto", "native", "generic"):
         raise ValueError(f"path must be 'auto', 'native' or 'generic', not {path!r}")
     with _LOCK:
-        _options_in_use += 1
+        _options_count += 1
+        _options_in_use = True
     before = _PATH.get()
     token = _PATH.set(path or before)
     _THREAD.path = path or before
@@ -400,7 +415,8 @@ def options(*, path: Path | None = None) -> Iterator[None]:
         _PATH.reset(token)
         _THREAD.path = before
         with _LOCK:
-            _options_in_use -= 1
+            _options_count -= 1
+            _options_in_use = _options_count > 0
 
 
 def _path(guarded: Path) -> Path:
@@ -501,8 +517,12 @@ def _bring_together(operation: Operation, arguments: tuple[Any, ...]) -> tuple[B
                 raise TypeError(f"{first} is on {device} and {name} on {other}: one call needs one device")
     together = list(arguments)
     for name, value in operands.items():
-        if name in owners or (name != "x" and _is_scalar(value)):
-            continue  # a number takes the dtype of what it meets, as Python's numbers do
+        if name in owners:
+            continue
+        if name != "x" and _is_scalar(value):  # a number takes the dtype of what it meets, as Python's numbers do
+            if owners and backend.name != "numpy" and isinstance(value, np.generic):
+                together[places[name]] = value.item()
+            continue
         xp = backend.namespace(operands[first]) if owners else np
         together[places[name]] = np.asarray(value) if xp is np else xp.asarray(value, device=device)
     return backend, tuple(together)
@@ -530,7 +550,9 @@ def explain(operation: str, x: Array, /, axis: Any = _DEFAULT, **arguments: Any)
     Raises
     ------
     LookupError
-        If there is no such operation.
+        If there is no such operation, or under ``options(path="native")`` if the framework has none of its own.
+    TypeError
+        If the operation has no such argument.
 
     Examples
     --------
@@ -548,6 +570,8 @@ def explain(operation: str, x: Array, /, axis: Any = _DEFAULT, **arguments: Any)
     called.check(given)
     backend, positional = _bring_together(called, (x, *given.values()))
     path = _PATH.get()
+    if path == "native":
+        called._raw(backend)  # or there is none, which is what the call would say
     if path != "auto":
         return Explanation(operation, backend.name, path, {"auto": f"options(path={path!r}) is set"})
     reasons: dict[str, str] = {}

@@ -148,6 +148,9 @@ def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tempera
 
 
 def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
+    def derivative_only(value: Array) -> Array:
+        return value - backend.stop_gradient(value)
+
     def normalise(rows: _Rows) -> Array:
         xp, parts = backend.namespace(x), rows.parts
         if rows.temperature is None:
@@ -155,10 +158,9 @@ def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tem
         else:
             shifted = quotient(xp, rows.x, rows.maximum, rows.maximum, parts.tied, rows.temperature)
         zero = xp.zeros_like(parts.k)
-        # Where one entry holds most, it is the origin: log k stands for it, of value 0 here but with its derivative,
+        # Where one entry holds most, it is the origin: log k − top stands for it, of value 0 but with its derivatives,
         # so that neither the value −log1p(r/k) nor its derivative r/(k + r) is a difference.
-        log_k = xp.log(parts.k)
-        origin = xp.where(parts.dominated, log_k - backend.stop_gradient(log_k), zero)
+        origin = xp.where(parts.dominated, derivative_only(xp.log(parts.k)) - derivative_only(parts.top), zero)
         ratio = xp.where(parts.dominated, parts.r / parts.k, zero)
         log_sum = xp.where(parts.dominated, xp.log1p(ratio), xp.log(parts.k + parts.r) - parts.top)
         return xp.where(parts.tied & parts.dominated, xp.zeros_like(shifted), shifted - origin) - log_sum

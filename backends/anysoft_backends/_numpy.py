@@ -12,7 +12,7 @@ from anysoft.registry import Backend, FastPath, quietly
 Array = Any
 
 _DTYPES = (np.dtype("float32"), np.dtype("float64"))
-_BLOCK = 64
+_BLOCK = 16
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in _DTYPES}
 
@@ -37,7 +37,7 @@ def _guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction:
 def _sum(e: Array, axis: int) -> Array:
     """Sum with keepdims. NumPy sums pairwise along a contiguous axis only; elsewhere it adds one by one."""
     n = e.shape[axis]
-    if n <= 4 * _BLOCK or e.strides[axis] == e.itemsize:
+    if n <= 2 * _BLOCK or e.strides[axis] == e.itemsize:
         return np.add.reduce(e, axis=axis, keepdims=True)
     blocks, rest = divmod(n, _BLOCK)
     rows = np.moveaxis(e, axis, 0)
@@ -52,6 +52,17 @@ def _rest(e: Array, axis: int, near: Array) -> Array:
     rows = np.moveaxis(e, axis, -1)[near]
     np.put_along_axis(rows, rows.argmax(axis=-1, keepdims=True), 0, axis=-1)
     return np.add.reduce(rows, axis=-1)
+
+
+def _log_of_sum(e: Array, axis: int) -> Array:
+    """log Σ e with keepdims, where the largest of each row is 1: by log1p of the others where the sum is near 1."""
+    s = _sum(e, axis)
+    near = s < 1.5
+    np.log(s, s)
+    if near.any():
+        rows = np.moveaxis(near, axis, -1)[..., 0]
+        np.moveaxis(s, axis, -1)[rows, 0] = np.log1p(_rest(e, axis, rows))
+    return s
 
 
 def _logsumexp(x: Array, axis: int | None, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
@@ -119,24 +130,43 @@ def _softmax_of_rows(x: Array, axis: int, shift: Array) -> Array:
 
 def _log_softmax(x: Array, axis: int | None, *_: Any) -> Array:
     if axis is None:
-        return _log_softmax(x.reshape(-1), 0).reshape(x.shape)
-    m = np.maximum.reduce(x, axis=axis, keepdims=True)
+        return _log_softmax_of_row(x.reshape(-1)).reshape(x.shape)
+    if x.ndim == 1:
+        return _log_softmax_of_row(x)
+    place = None
+    if x.flags.c_contiguous and axis in (-1, x.ndim - 1):
+        place = x.argmax(axis=-1).reshape(-1) + np.arange(0, x.size, x.shape[-1])
+        m = x.reshape(-1)[place].reshape(*x.shape[:-1], 1)
+    else:
+        m = np.maximum.reduce(x, axis=axis, keepdims=True)
     if np.isfinite(m).all():
-        return _log_softmax_of_rows(x, axis, m)
+        return _log_softmax_of_rows(x, axis, m, place)
     with np.errstate(all="ignore"):
-        return _log_softmax_of_rows(x, axis, m)
+        return _log_softmax_of_rows(x, axis, m, None)
 
 
-def _log_softmax_of_rows(x: Array, axis: int, m: Array) -> Array:
+def _log_softmax_of_row(x: Array) -> Array:
+    place = x.argmax()
+    m = x[place]
+    if not -math.inf < m < math.inf:
+        return np.full_like(x, math.nan)
     result = np.subtract(x, m)
     e = np.exp(result)
-    s = _sum(e, axis)
-    near = s < 1.5  # log of a sum near 1 has lost its digits
-    np.log(s, s)
-    if near.any():
-        rows = np.moveaxis(near, axis, -1)[..., 0]
-        np.moveaxis(s, axis, -1)[rows, 0] = np.log1p(_rest(e, axis, rows))
-    np.subtract(result, s, result)
+    e[place] = 0
+    np.subtract(result, np.log1p(np.add.reduce(e)), result)
+    return result
+
+
+def _log_softmax_of_rows(x: Array, axis: int, m: Array, place: Array | None) -> Array:
+    result = np.subtract(x, m)
+    e = np.exp(result)
+    if place is None:
+        log_s = _log_of_sum(e, axis)
+    else:  # the place of each maximum is known: log1p of the others needs no second look
+        e.reshape(-1)[place] = 0
+        log_s = _sum(e, axis)
+        np.log1p(log_s, log_s)
+    np.subtract(result, log_s, result)
     return result
 
 

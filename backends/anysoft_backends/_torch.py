@@ -14,6 +14,7 @@ from anysoft.registry import Backend, FastPath
 Array = Any
 
 _WIDE = (torch.float32, torch.float64)
+_BLOCK = 16
 _IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in _WIDE}
 
 
@@ -104,10 +105,10 @@ def _softmax(x: Array, axis: int, *_: Any) -> Array:
 def _sum(e: Array, axis: int) -> Array:
     """Sum with keepdims, in blocks: torch adds nearly one by one along a strided axis."""
     n = e.shape[axis]
-    if n <= 256:
+    if n <= 2 * _BLOCK:
         return e.sum(axis, keepdim=True)
-    blocks, rest = divmod(n, 64)
-    sums = e.narrow(axis, 0, n - rest).unflatten(axis, (blocks, 64)).sum(axis % e.ndim + 1)
+    blocks, rest = divmod(n, _BLOCK)
+    sums = e.narrow(axis, 0, n - rest).unflatten(axis, (blocks, _BLOCK)).sum(axis % e.ndim + 1)
     if rest:
         sums = torch.cat([sums, e.narrow(axis, n - rest, rest).sum(axis, keepdim=True)], axis)
     return _sum(sums, axis)
