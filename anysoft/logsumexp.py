@@ -82,7 +82,7 @@ def logsumexp(
     4.248354255291589e-18
     >>> value, sign = anysoft.logsumexp([1.0, 2.0], b=[1, -1], return_sign=True)
     >>> print(value, sign)
-    1.541324854612918 -1.0
+    1.5413248546129183 -1.0
     """
     return _call(where is None and b is None, x, axis, where, b, dtype, keepdims, return_sign)
 
