@@ -37,7 +37,9 @@ def total(xp: Any, x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _total_along(xp: Any, x: Array, axis: int) -> Array:
-    while isinstance(n := x.shape[axis], int) and n > 2 * _BLOCK:
+    # a length that is not known (Dask) cannot be split, and no other axis can be kept while one is
+    while all(isinstance(n, int) for n in x.shape) and x.shape[axis] > 2 * _BLOCK:
+        n = x.shape[axis]
         blocks, rest = divmod(n, _BLOCK)
         before = (slice(None),) * axis
         head = x if rest == 0 else x[(*before, slice(0, n - rest), ...)]

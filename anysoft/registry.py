@@ -331,8 +331,13 @@ def register_fast_path(backend: str, path: FastPath) -> None:
         _add_path(backend, path)
 
 
-def installed() -> tuple[Installed, ...]:
-    """Every backend, built-in or registered, as it stands here. It imports the frameworks that it finds.
+def installed(*names: str) -> tuple[Installed, ...]:
+    """Backends, built-in or registered, as they stand here. It imports the frameworks that it finds.
+
+    Parameters
+    ----------
+    *names : str
+        Which; all of them if left out.
 
     Returns
     -------
@@ -340,7 +345,8 @@ def installed() -> tuple[Installed, ...]:
     """
     with _LOCK:
         _read_entry_points()
-    return tuple(_installed(name) for name in (*_BUILT_IN, *(n for n in _BACKENDS if n not in _BUILT_IN)))
+    known = (*_BUILT_IN, *(name for name in _BACKENDS if name not in _BUILT_IN))
+    return tuple(_installed(name) for name in known if not names or name in names)
 
 
 def _installed(name: str) -> Installed:

@@ -260,18 +260,17 @@ def frameworks(names: Sequence[str] = ()) -> tuple[list[Framework], dict[str, st
     AbsentBackendError
         If one of `names` is unknown or not here.
     """
-    known = {found.name: found for found in anysoft.registry.installed()}
+    known = {found.name: found for found in anysoft.registry.installed(*names)}
     for name in names:
         if name not in known:
-            raise AbsentBackendError(f"there is no backend named {name!r}; there are {', '.join(known)}")
+            there = ", ".join(found.name for found in anysoft.registry.installed())
+            raise AbsentBackendError(f"there is no backend named {name!r}; there are {there}")
         if known[name].reason:
             raise AbsentBackendError(str(known[name].reason))
     here: list[Framework] = []
     versions: dict[str, str] = {}
     absent: dict[str, str] = {}
     for name, found in known.items():
-        if names and name not in names:
-            continue
         if found.reason:
             absent[name] = found.reason
             continue
