@@ -38,7 +38,7 @@ def broadcast_shape(**shapes: Sequence[Any]) -> tuple[Any, ...]:
         for place in range(1, len(shape) + 1):
             if result[-place] == 1:
                 result[-place] = shape[-place]
-            elif shape[-place] not in (1, result[-place]):
+            elif shape[-place] != 1 and shape[-place] != result[-place]:  # not `in`: lengths may be symbols
                 earlier = ", ".join(f"{other} {tuple(shapes[other])}" for other in shapes if other != name)
                 raise ValueError(f"{name} of shape {tuple(shape)} does not broadcast with {earlier}")
     return tuple(result)
@@ -127,7 +127,8 @@ def as_array(xp: Any, value: Any, dtype: Any, x: Array) -> Array:
 
 def broadcast_to(xp: Any, x: Array, shape: tuple[Any, ...]) -> Array:
     """`x` at `shape`; untouched if it has it."""
-    return x if tuple(x.shape) == shape else xp.broadcast_to(x, shape)
+    # the rank first: comparing lengths that are symbols pins them
+    return x if x.ndim == len(shape) and tuple(x.shape) == shape else xp.broadcast_to(x, shape)
 
 
 def with_rank(xp: Any, x: Array | None, ndim: int) -> Array | None:

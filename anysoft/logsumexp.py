@@ -209,8 +209,8 @@ def _weighted(backend: Backend, x: Array, b: Array, axes: tuple[int, ...]) -> tu
     term = xp.where(plain, b / root / root, b / xp.where(removed, one, xp.abs(weight))) * xp.exp(exponent)
     term = xp.where(infinite, zero, term)
 
-    k = total(xp, xp.where(tied, term, zero), axes)
-    r = total(xp, xp.where(tied, zero, term), axes)
+    k = total(backend, xp.where(tied, term, zero), axes)
+    r = total(backend, xp.where(tied, zero, term), axes)
     value = c + log_s + _log_abs(xp, k, r)
     sum_ = backend.stop_gradient(k + r)
     sign = _sign(xp, sum_)
@@ -266,9 +266,9 @@ def _complex(
     angle = xp.where(absent, zero, angle)
     re, im = size * xp.cos(angle), size * xp.sin(angle)
     tied = key == peak
-    k = total(xp, xp.where(tied, re, zero), axes)
-    r = total(xp, xp.where(tied, zero, re), axes)
-    re, im = k + r, total(xp, im, axes)
+    k = total(backend, xp.where(tied, re, zero), axes)
+    r = total(backend, xp.where(tied, zero, re), axes)
+    re, im = k + r, total(backend, im, axes)
 
     # log|S| = ½ log1p(|S|² − 1), with |S|² − 1 = (Re S − 1)(Re S + 1) + (Im S)²
     excess = (r + (k - 1.0)) * (re + 1.0) + im * im

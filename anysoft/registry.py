@@ -103,6 +103,9 @@ class Backend:
         The device of an array; None where there is nothing to compare (a tracer).
     stop_gradient : callable
         The array as a constant of differentiation.
+    sums_in_blocks : callable
+        Whether a long sum is to be made in blocks, because the framework's own loses with its length. Asked at each
+        call: not while a compiler holds the lengths as symbols, which splitting would pin.
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -116,6 +119,7 @@ class Backend:
     devices: Callable[[], tuple[str, ...]] = lambda: ("cpu",)
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
+    sums_in_blocks: Callable[[], bool] = _always
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 
@@ -200,10 +204,12 @@ def _read_entry_points() -> None:
 
 def _adapter(name: str) -> Backend:
     if name not in _BACKENDS:
-        backend: Backend = importlib.import_module(_BUILT_IN[name][0]).BACKEND
-        _BACKENDS[name] = backend
-        for path in backend.fast_paths:
-            _add_path(name, path, last=True)
+        with _LOCK:
+            backend: Backend = importlib.import_module(_BUILT_IN[name][0]).BACKEND
+            if name not in _BACKENDS:  # no other thread was first
+                for path in backend.fast_paths:
+                    _add_path(name, path, last=True)
+                _BACKENDS[name] = backend
     return _BACKENDS[name]
 
 
@@ -506,7 +512,8 @@ def _bring_together(operation: Operation, arguments: tuple[Any, ...]) -> tuple[B
     """One backend and one device for all operands: what is no array becomes one beside those that are."""
     places = {"x": 0} | {name: place for place, name in operation.operands if arguments[place] is not None}
     operands = {name: arguments[place] for name, place in places.items()}
-    found = {name: backend_of(value) for name, value in operands.items() if not _is_scalar(value)}
+    # lists are not looked up: a new entry in that table would make torch.compile compile again
+    found = {name: backend_of(v) for name, v in operands.items() if not (_is_scalar(v) or isinstance(v, list | tuple))}
     owners = {name: backend for name, backend in found.items() if backend is not None}
     if len({id(backend) for backend in owners.values()}) > 1:
         kinds = " and ".join(f"{name} of {backend.name}" for name, backend in owners.items())

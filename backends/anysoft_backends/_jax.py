@@ -140,7 +140,10 @@ def _devices() -> tuple[str, ...]:
 
 
 def _device_of(x: Array) -> Any:
-    return None if isinstance(x, jax.core.Tracer) else x.sharding
+    """The device to which an array is bound; None for a tracer, a sharded array, and one that follows the others."""
+    if isinstance(x, jax.core.Tracer) or not x.committed or len(x.devices()) > 1:
+        return None
+    return next(iter(x.devices()))
 
 
 BACKEND = Backend(

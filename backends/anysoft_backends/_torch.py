@@ -20,6 +20,8 @@ _IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in _WIDE}
 
 _COMMON = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _is_compiling = torch.compiler.is_compiling
+_modes = torch._C._len_torch_dispatch_stack  # make_fx and other tracers: a look at a value would fail, or be baked in
+_tracing = torch._C._get_tracing_state  # torch.jit.trace, likewise
 _transforms = torch._C._functorch.peek_interpreter_stack  # of torch.func; None outside
 
 
@@ -30,6 +32,8 @@ def _usual(x: Array, axis: Any) -> bool:
         and axis.__class__ is int
         and x.dtype in _COMMON
         and not _is_compiling()
+        and not _modes()
+        and _tracing() is None
         and not (x.requires_grad and torch.is_grad_enabled())
         and _transforms() is None
         and forward_ad._current_level < 0
@@ -45,8 +49,8 @@ def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_si
         return f"torch's own is taken for one axis, not {axis!r}"
     if x.dtype not in _COMMON:
         return f"torch's own is taken for floats, not {x.dtype}"
-    if _is_compiling():
-        return "the compiler fuses the generic formula"
+    if _is_compiling() or _modes() or _tracing() is not None:
+        return "a tracer is at work, and the generic formula looks at no value"
     if x.__class__ is not torch.Tensor:
         return f"for {type(x).__name__} the generic formula is safe (torch's own gathers a sharded DTensor)"
     return "torch's derivative is NaN on dead rows and loses ties and small components (pytorch#31829, pytorch#49724)"
@@ -169,6 +173,7 @@ BACKEND = Backend(
     namespace=lambda x: xp,
     devices=_devices,
     stop_gradient=lambda x: x.detach(),
+    sums_in_blocks=lambda: not _is_compiling(),
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath("softmax", "torch.softmax", _softmax, _guard_softmax, _raw_normalisation("softmax")),
