@@ -46,8 +46,6 @@ def broadcast_shape(**shapes: Sequence[Any]) -> tuple[Any, ...]:
 
 def checked_temperature(temperature: Any) -> Any:
     """The temperature as None for 1, which changes nothing, a float, or an array; a number that is none is refused."""
-    if temperature.__class__ is float and temperature == 1.0:
-        return None
     if isinstance(temperature, np.generic):
         temperature = temperature.item()
     if temperature is None or isinstance(temperature, complex | str):

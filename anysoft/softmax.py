@@ -73,7 +73,9 @@ def softmax(
     >>> print(anysoft.softmax([1.0, 2.0, 2.0], temperature=0))
     [0.  0.5 0.5]
     """
-    temperature = checked_temperature(temperature)
+    # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
+    plain = temperature.__class__ is float and temperature == 1.0
+    temperature = None if plain else checked_temperature(temperature)
     return _call_softmax(where is None and temperature is None, x, axis, where, temperature, dtype)
 
 
@@ -121,7 +123,9 @@ def log_softmax(
     >>> print(anysoft.log_softmax([0.0, -40.0]))
     [-4.24835426e-18 -4.00000000e+01]
     """
-    temperature = checked_temperature(temperature)
+    # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
+    plain = temperature.__class__ is float and temperature == 1.0
+    temperature = None if plain else checked_temperature(temperature)
     return _call_log_softmax(where is None and temperature is None, x, axis, where, temperature, dtype)
 
 

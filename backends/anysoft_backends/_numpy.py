@@ -11,26 +11,28 @@ from anysoft.registry import Backend, FastPath, quietly
 
 Array = Any
 
-_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+_FLOAT32, _FLOAT64 = np.dtype("float32"), np.dtype("float64")
 _BLOCK = 16
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
-_IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in _DTYPES}
+_IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in (_FLOAT32, _FLOAT64)}
 
 
 def _guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
     """For all three: `option` is b or temperature, `reduction` what only a reduction has."""
     if x.__class__ is not np.ndarray:
         return f"the kernel is for plain arrays, not {type(x).__name__}"
-    if x.dtype not in _DTYPES:
-        return f"the kernel is for float32 and float64, not {x.dtype}"
+    kind = x.dtype
+    if kind is not _FLOAT64 and kind is not _FLOAT32:
+        return f"the kernel is for float32 and float64, not {kind}"
     if where is not None or option is not None or (reduction and reduction[1]):
         return "the kernel has no where, b, temperature or return_sign"
     if dtype is not None and dtype != x.dtype:
         return f"the kernel's result has the dtype of x, {x.dtype}"
-    if x.size == 0 or x.ndim == 0:
+    ndim = x.ndim
+    if x.size == 0 or ndim == 0:
         return "the kernel needs at least one axis and one element"
     if axis.__class__ is int:
-        return True if -x.ndim <= axis < x.ndim else f"axis {axis} is out of range"
+        return True if -ndim <= axis < ndim else f"axis {axis} is out of range"
     return True if axis is None else f"the kernel takes one axis or all, not {axis!r}"
 
 

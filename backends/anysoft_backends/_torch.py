@@ -32,12 +32,15 @@ def _usual(x: Array, axis: Any) -> bool:
         and axis.__class__ is int
         and x.dtype in _COMMON
         and not _is_compiling()
-        and not _modes()
-        and _tracing() is None
         and not (x.requires_grad and torch.is_grad_enabled())
         and _transforms() is None
         and forward_ad._current_level < 0
     )
+
+
+def _may_look() -> bool:
+    """Whether a path may look at a value to decide: no tracer would bake the decision in."""
+    return not _modes() and _tracing() is None
 
 
 def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:
@@ -49,7 +52,7 @@ def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_si
         return f"torch's own is taken for one axis, not {axis!r}"
     if x.dtype not in _COMMON:
         return f"torch's own is taken for floats, not {x.dtype}"
-    if _is_compiling() or _modes() or _tracing() is not None:
+    if _is_compiling() or not _may_look():
         return "a tracer is at work, and the generic formula looks at no value"
     if x.__class__ is not torch.Tensor:
         return f"for {type(x).__name__} the generic formula is safe (torch's own gathers a sharded DTensor)"
@@ -59,11 +62,11 @@ def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_si
 def _guard_logsumexp(
     x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool
 ) -> bool | str:
-    if where is not None or b is not None or dtype is not None or return_sign or not _usual(x, axis):
+    if where is not None or b is not None or dtype is not None or return_sign or not (_usual(x, axis) and _may_look()):
         return _why_not(x, axis, where, b, dtype, return_sign)
     if not x.is_cpu:
         return "whether torch.logsumexp lost a value near zero cannot be seen without a device synchronisation"
-    if x.ndim > 1 and x.shape[axis] > 4096 and x.stride(axis) != 1:
+    if x.numel() > 4096 and x.shape[axis] > 4096 and x.stride(axis) != 1:
         return "torch's sum along a strided axis of this length loses digits (85 roundings at 10⁶, measured)"
     return True
 
@@ -71,13 +74,13 @@ def _guard_logsumexp(
 def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
     if where is not None or temperature is not None or dtype is not None or not _usual(x, axis):
         return _why_not(x, axis, where, temperature, dtype)
-    if x.ndim and x.shape[axis] > 512 and x.dtype in _WIDE:
+    if x.numel() > 512 and x.shape[axis] > 512 and x.dtype in _WIDE:
         return "torch.softmax breaks the contract on rows this long: shift and sum cost 12 ulp at 10⁴ (measured)"
     return True
 
 
 def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
-    if where is not None or temperature is not None or dtype is not None or not _usual(x, axis):
+    if where is not None or temperature is not None or dtype is not None or not (_usual(x, axis) and _may_look()):
         return _why_not(x, axis, where, temperature, dtype)
     if not x.is_cpu:
         return "the kernel looks at its sums, which on a GPU is a synchronisation"
@@ -107,9 +110,9 @@ def _softmax(x: Array, axis: int, *_: Any) -> Array:
 
 
 def _sum(e: Array, axis: int) -> Array:
-    """Sum with keepdims, in blocks: torch adds nearly one by one along a strided axis."""
+    """Sum with keepdims, in blocks: torch adds nearly one by one along a strided axis, and loses 8 roundings at 10⁷."""
     n = e.shape[axis]
-    if n <= 2 * _BLOCK:
+    if n <= 2 * _BLOCK or (n <= 2**20 and e.stride(axis) == 1):
         return e.sum(axis, keepdim=True)
     blocks, rest = divmod(n, _BLOCK)
     sums = e.narrow(axis, 0, n - rest).unflatten(axis, (blocks, _BLOCK)).sum(axis % e.ndim + 1)
