@@ -57,14 +57,14 @@ def checked_temperature(temperature: Any) -> Any:
     return None if temperature == 1 else float(temperature)
 
 
-def default_float(xp: Any, x: Array) -> Any:
+def default_float(xp: Any) -> Any:
     """The namespace's default floating dtype."""
     return xp.__array_namespace_info__().default_dtypes()["real floating"]
 
 
 def float_dtype(xp: Any, operands: dict[str, Any]) -> Any:
-    """The floating dtype of the operands together: integers and booleans count as the default float."""
-    dtypes = {name: a.dtype for name, a in operands.items() if not isinstance(a, bool | int | float | complex)}
+    """The floating dtype of `x` and its options: integers and booleans count as the default float."""
+    dtypes = {name: a.dtype for name, a in operands.items() if name == "x" or not _is_number(a)}
     for name, dtype in dtypes.items():
         if not xp.isdtype(dtype, ("bool", "numeric")) or _is_narrow(xp, dtype):
             raise TypeError(
@@ -76,10 +76,16 @@ def float_dtype(xp: Any, operands: dict[str, Any]) -> Any:
     except TypeError:  # the standard leaves integers beside floats undefined: there, the floats decide
         together = xp.result_type(*inexact)
     if not inexact:
-        together = default_float(xp, next(iter(operands.values())))
-    if any(isinstance(a, complex) for a in operands.values()):
+        together = default_float(xp)
+    numbers = [a for name, a in operands.items() if name not in dtypes]
+    if any(isinstance(a, complex) or str(getattr(a, "dtype", "")).startswith("complex") for a in numbers):
         together = xp.result_type(together, xp.complex64)
     return together
+
+
+def _is_number(a: Any) -> bool:
+    """Whether this is a Python number, or what JAX makes of one under jit: it takes the dtype of what it meets."""
+    return isinstance(a, bool | int | float | complex) or getattr(a, "weak_type", False)
 
 
 def _is_narrow(xp: Any, dtype: Any) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from anysoft_conformance import compare, oracle
-from anysoft_conformance.commands import app, ratio, ulp
+from anysoft_conformance.commands import app
+from anysoft_conformance.compare import ratio, ulp
 from typer.testing import CliRunner, Result
 
 import anysoft

@@ -14,8 +14,6 @@ from anysoft.registry import Backend, FastPath, Operation
 Array = Any
 
 _WIDE = (jnp.dtype("float32"), jnp.dtype("float64"))
-
-
 _COMPILED: dict[Any, Any] = {}
 
 
@@ -29,14 +27,8 @@ def _compiled(key: Any, build: Callable[[], Callable[..., Any]]) -> Any:
 
 def _run(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> Any:
     """The generic implementation, compiled: arrays and the temperature are traced, all else is part of the program."""
-    traced = {}
-    static = list(arguments)
-    for place, name in operation.operands:
-        value = arguments[place]
-        # a number for b is compiled in: traced, it would be an array of the default float and decide the dtype
-        if value is not None and not (name == "b" and isinstance(value, int | float | complex)):
-            traced[place] = value
-            static[place] = None
+    traced = {place: arguments[place] for place, _ in operation.operands if arguments[place] is not None}
+    static = [None if place in traced else value for place, value in enumerate(arguments)]
     static[1] = tuple(static[1]) if isinstance(static[1], list) else static[1]
 
     def build() -> Callable[..., Any]:

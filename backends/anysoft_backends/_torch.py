@@ -14,11 +14,11 @@ from anysoft.registry import Backend, FastPath
 Array = Any
 
 _WIDE = (torch.float32, torch.float64)
+_COMMON = (*_WIDE, torch.float16, torch.bfloat16)
 _BLOCK = 16
+# half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in _WIDE}
 
-
-_COMMON = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _is_compiling = torch.compiler.is_compiling
 _modes = torch._C._len_torch_dispatch_stack  # make_fx and other tracers: a look at a value would fail, or be baked in
 _tracing = torch._C._get_tracing_state  # torch.jit.trace, likewise
@@ -123,7 +123,6 @@ def _sum(e: Array, axis: int) -> Array:
 
 def _softmax_in_place(x: Array, axis: int, *_: Any) -> Array:
     m = x.amax(axis, keepdim=True)
-    # no shift where none is needed (see anysoft/_shift.py)
     m.masked_fill_((m >= 1) & (m <= _IN_RANGE[x.dtype]), 0)
     e = torch.sub(x, m).exp_()
     return e.div_(_sum(e, axis))

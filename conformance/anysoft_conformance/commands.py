@@ -227,6 +227,8 @@ def _by_framework(rows: "tuple[Row, ...]") -> "dict[tuple[str, str], list[Row]]"
 def _table(rows: "list[Row]", *, narrow: bool) -> "Table":
     from rich.table import Table
 
+    from anysoft_conformance.compare import ratio, ulp
+
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("\nfunction", width=11)
     table.add_column("\ndtype", width=8)
@@ -256,6 +258,8 @@ def _table(rows: "list[Row]", *, narrow: bool) -> "Table":
 
 
 def _worst(judged: "Judged | None") -> str:
+    from anysoft_conformance.compare import ulp
+
     text = ulp(judged.worst if judged else None)
     return f"[bold red]{text}![/]" if judged and judged.outside else f"{text} "
 
@@ -264,22 +268,6 @@ def _count(judged: "Judged | None") -> str:
     if judged is None:
         return "–"
     return f"[bold red]{judged.stray}[/]" if judged.stray else "[dim]0[/]"
-
-
-def ulp(error: float | None) -> str:
-    """An error as a reader takes it in at a glance."""
-    if error is None:
-        return "–"
-    if error < 100:
-        return f"{error:.2f}" if error < 10 else f"{error:.1f}"
-    return f"{error:.0f}" if error < 10_000 else f"{error:.1e}".replace("e+0", "e").replace("e+", "e")
-
-
-def ratio(value: float | None) -> str:
-    """A ratio of times."""
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

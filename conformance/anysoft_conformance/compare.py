@@ -521,3 +521,23 @@ def paths(one: Framework) -> list[dict[str, Any]]:
                 choice = {"function": function, "path": found.path, "dtypes": [], "reasons": dict(found.reasons)}
                 choices.setdefault(alike, choice)["dtypes"].append(dtype)
     return list(choices.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As a reader takes it in
+
+
+def ulp(error: float | None) -> str:
+    """An error as a reader takes it in at a glance."""
+    if error is None:
+        return "–"
+    if error < 100:
+        return f"{error:.2f}" if error < 10 else f"{error:.1f}"
+    return f"{error:.0f}" if error < 10_000 else f"{error:.1e}".replace("e+0", "e").replace("e+", "e")
+
+
+def ratio(value: float | None) -> str:
+    """A ratio of times."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"

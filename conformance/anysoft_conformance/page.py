@@ -16,8 +16,7 @@ import numpy as np
 
 import anysoft
 from anysoft_conformance import oracle
-from anysoft_conformance.commands import ratio, ulp
-from anysoft_conformance.compare import Comparison, Judged, Row
+from anysoft_conformance.compare import Comparison, Judged, Row, ratio, ulp
 from anysoft_conformance.oracle import FUNCTIONS, FloatArray
 
 # errors up to this are drawn at the left edge
