@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -10,14 +9,11 @@ import torch
 from torch.autograd import forward_ad
 
 from anysoft.registry import Backend, FastPath
+from anysoft_backends import _torch_kernels as kernels
 
 Array = Any
 
-_WIDE = (torch.float32, torch.float64)
-_COMMON = (*_WIDE, torch.float16, torch.bfloat16)
-_BLOCK = 16
-# half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
-_IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in _WIDE}
+_COMMON = (*kernels.WIDE, torch.float16, torch.bfloat16)
 
 _is_compiling = torch.compiler.is_compiling
 _modes = torch._C._len_torch_dispatch_stack  # make_fx and other tracers: a look at a value would fail, or be baked in
@@ -45,16 +41,16 @@ def _may_look() -> bool:
 
 def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:
     if where is not None or option is not None or return_sign:
-        return "torch's own has no where, b, temperature or return_sign"
+        return "this path has no where, b, temperature or return_sign"
     if dtype is not None:
-        return f"torch's own would round to {dtype} before the computation"
+        return f"this path would round to {dtype} before the computation"
     if axis.__class__ is not int:
-        return f"torch's own is taken for one axis, not {axis!r}"
+        return f"this path is for one axis, not {axis!r}"
     if x.dtype not in _COMMON:
-        return f"torch's own is taken for floats, not {x.dtype}"
+        return f"this path is for floats, not {x.dtype}"
     if _is_compiling() or not _may_look():
         return "a tracer is at work, and the generic formula looks at no value"
-    if x.__class__ is not torch.Tensor:
+    if x.__class__ is not torch.Tensor and x.__class__ is not torch.nn.Parameter:
         return f"for {type(x).__name__} the generic formula is safe (torch's own gathers a sharded DTensor)"
     return "torch's derivative is NaN on dead rows and loses ties and small components (pytorch#31829, pytorch#49724)"
 
@@ -62,8 +58,13 @@ def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_si
 def _guard_logsumexp(
     x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool
 ) -> bool | str:
+    axis = 0 if axis is None else axis
     if where is not None or b is not None or dtype is not None or return_sign or not (_usual(x, axis) and _may_look()):
         return _why_not(x, axis, where, b, dtype, return_sign)
+    return _why_not_summed(x, axis)
+
+
+def _why_not_summed(x: Array, axis: int) -> bool | str:
     if not x.is_cpu:
         return "whether torch.logsumexp lost a value near zero cannot be seen without a device synchronisation"
     if x.numel() > 4096 and x.shape[axis] > 4096 and x.stride(axis) != 1:
@@ -74,7 +75,7 @@ def _guard_logsumexp(
 def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
     if where is not None or temperature is not None or dtype is not None or not _usual(x, axis):
         return _why_not(x, axis, where, temperature, dtype)
-    if x.numel() > 512 and x.shape[axis] > 512 and x.dtype in _WIDE:
+    if x.numel() > 512 and x.shape[axis] > 512 and x.dtype in kernels.WIDE:
         return "torch.softmax breaks the contract on rows this long: shift and sum cost 12 ulp at 10⁴ (measured)"
     return True
 
@@ -82,6 +83,10 @@ def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any
 def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
     if where is not None or temperature is not None or dtype is not None or not (_usual(x, axis) and _may_look()):
         return _why_not(x, axis, where, temperature, dtype)
+    return _why_no_kernel(x, axis)
+
+
+def _why_no_kernel(x: Array, axis: int) -> bool | str:
     if not x.is_cpu:
         return "the kernel looks at its sums, which on a GPU is a synchronisation"
     if x.ndim == 0 or x.numel() == 0 or not -x.ndim <= axis < x.ndim:
@@ -89,57 +94,59 @@ def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any)
     return True
 
 
+def _guard_derivative(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
+    """The written derivatives are for plain reverse mode; torch.func and forward mode take the generic formula's."""
+    return_sign = bool(reduction and reduction[1])
+    axis = 0 if axis is None and reduction else axis
+    if where is not None or option is not None or dtype is not None or return_sign or axis.__class__ is not int:
+        return _why_not(x, axis, where, option, dtype, return_sign)
+    if (
+        _is_compiling()
+        or not _may_look()
+        or (x.__class__ is not torch.Tensor and x.__class__ is not torch.nn.Parameter)
+    ):
+        return _why_not(x, axis, where, option, dtype)
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return "there is nothing to differentiate"
+    if _transforms() is not None or forward_ad._current_level >= 0:
+        return "torch.func's transforms and forward mode take the derivatives of the generic formula"
+    if x.dtype not in kernels.WIDE:
+        return f"the derivative is made from the result, which {x.dtype} rounds too far"
+    if (verdict := _why_no_kernel(x, axis)) is not True:
+        return verdict
+    return _why_not_summed(x, axis) if reduction else True
+
+
 def _refuse_log_softmax(x: Array, axis: Any, *_: Any) -> str:
     return "torch.log_softmax([0, -40]) has 0 where -4.2e-18 is right (pytorch#113708)"
 
 
-def _logsumexp(x: Array, axis: int, where: None, b: None, dtype: None, keepdims: bool, return_sign: bool) -> Any:
-    """torch.logsumexp, certified: log of a sum near 1 has lost its digits, and |result| < ½ shows where that may be."""
-    if x.dtype in _WIDE:
-        value = torch.logsumexp(x, axis, keepdim=keepdims)
-    else:
-        value = torch.logsumexp(x.float(), axis, keepdim=keepdims)
-    lost = -0.5 < value.item() < 0.5 if value.ndim == 0 else bool((value.abs() < 0.5).any())
-    if lost:
-        return NotImplemented
-    return value if x.dtype in _WIDE else value.to(x.dtype)
+def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: None, keepdims: bool, return_sign: bool) -> Array:
+    if axis is None:
+        value = _logsumexp(x.reshape(-1), 0, None, None, None, False, False)
+        return value.reshape((1,) * x.ndim) if keepdims else value
+    if x.dtype in kernels.WIDE:
+        return kernels.logsumexp(x, axis, keepdims)
+    return kernels.logsumexp(x.float(), axis, keepdims).to(x.dtype)
+
+
+def _differentiable_logsumexp(x: Array, axis: Any, where: None, b: None, dtype: None, keepdims: bool, *_: Any) -> Array:
+    value = kernels.apply(kernels.LogSumExp, x.reshape(-1) if axis is None else x, axis or 0)
+    if axis is None:
+        return value.reshape((1,) * x.ndim if keepdims else ())
+    return value if keepdims else value.squeeze(axis)
 
 
 def _softmax(x: Array, axis: int, *_: Any) -> Array:
-    return torch.softmax(x, axis) if x.dtype in _WIDE else torch.softmax(x, axis, dtype=torch.float32).to(x.dtype)
+    if x.dtype in kernels.WIDE:
+        return torch.softmax(x, axis)
+    return torch.softmax(x, axis, dtype=torch.float32).to(x.dtype)
 
 
-def _sum(e: Array, axis: int) -> Array:
-    """Sum with keepdims, in blocks: torch adds nearly one by one along a strided axis, and loses 8 roundings at 10⁷."""
-    n = e.shape[axis]
-    if n <= 2 * _BLOCK or (n <= 2**20 and e.stride(axis) == 1):
-        return e.sum(axis, keepdim=True)
-    blocks, rest = divmod(n, _BLOCK)
-    sums = e.narrow(axis, 0, n - rest).unflatten(axis, (blocks, _BLOCK)).sum(axis % e.ndim + 1)
-    if rest:
-        sums = torch.cat([sums, e.narrow(axis, n - rest, rest).sum(axis, keepdim=True)], axis)
-    return _sum(sums, axis)
-
-
-def _softmax_in_place(x: Array, axis: int, *_: Any) -> Array:
-    m = x.amax(axis, keepdim=True)
-    m.masked_fill_((m >= 1) & (m <= _IN_RANGE[x.dtype]), 0)
-    e = torch.sub(x, m).exp_()
-    return e.div_(_sum(e, axis))
-
-
-def _log_softmax_in_place(x: Array, axis: int, *_: Any) -> Array:
-    wide = x if x.dtype in _WIDE else x.float()
-    result = torch.sub(wide, wide.amax(axis, keepdim=True))
-    e = result.exp()
-    s = _sum(e, axis)
-    near = s < 1.5  # log of a sum near 1 has lost its digits
-    log_s = s.log_()
-    if near.any():
-        rows = e.movedim(axis, -1)[near.movedim(axis, -1)[..., 0]]
-        rows.scatter_(-1, rows.argmax(-1, keepdim=True), 0)
-        log_s.masked_scatter_(near, _sum(rows, -1).log1p())
-    return result.sub_(log_s).to(x.dtype)
+def _log_softmax(x: Array, axis: int, *_: Any) -> Array:
+    if x.dtype in kernels.WIDE:
+        return kernels.log_softmax(x, axis)
+    return kernels.log_softmax(x.float(), axis).to(x.dtype)
 
 
 def _only(name: str, **options: Any) -> None:
@@ -178,9 +185,27 @@ BACKEND = Backend(
     sums_in_blocks=lambda: not _is_compiling(),
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
+        FastPath(
+            "logsumexp",
+            "torch.logsumexp, own derivative",
+            _differentiable_logsumexp,
+            _guard_derivative,
+        ),
         FastPath("softmax", "torch.softmax", _softmax, _guard_softmax, _raw_normalisation("softmax")),
-        FastPath("softmax", "in-place torch kernel", _softmax_in_place, _guard_kernel),
-        FastPath("log_softmax", "in-place torch kernel", _log_softmax_in_place, _guard_kernel),
+        FastPath("softmax", "torch kernel", lambda x, axis, *_: kernels.softmax(x, axis), _guard_kernel),
+        FastPath(
+            "softmax",
+            "torch kernel, own derivative",
+            lambda x, axis, *_: kernels.apply(kernels.Softmax, x, axis),
+            _guard_derivative,
+        ),
+        FastPath("log_softmax", "torch kernel", _log_softmax, _guard_kernel),
+        FastPath(
+            "log_softmax",
+            "torch kernel, own derivative",
+            lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis),
+            _guard_derivative,
+        ),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
     ),
 )

@@ -136,6 +136,40 @@ def test_second_order_at_ties_and_on_dead_rows(row: Row, path: Any) -> None:
         np.testing.assert_array_equal(dead, np.zeros((3, 3)))
 
 
+@pytest.mark.parametrize("row", rows("torch", dtypes=("float64",)))
+@pytest.mark.parametrize("function", [anysoft.logsumexp, anysoft.softmax, anysoft.log_softmax])
+def test_reverse_mode_of_torch_to_second_order(function: Any, row: Row) -> None:
+    """Autograd without torch.func takes the written derivatives; numerical differentiation agrees with both orders."""
+    torch = importlib.import_module("torch")
+    long = row.array(np.random.default_rng(2).normal(0, 2, (600, 2))).requires_grad_()
+    for axis in (0, 1):
+        x = long.detach()[:4].clone().requires_grad_()
+        assert torch.autograd.gradcheck(partial(function, axis=axis), (x,))
+        assert torch.autograd.gradgradcheck(partial(function, axis=axis), (x,))
+        g = torch.linspace(-1, 2, 1200 if function is not anysoft.logsumexp else long.shape[1 - axis])
+        g = g.double().reshape(function(long, axis=axis).shape)
+        found = []
+        for path in ("auto", "generic"):
+            with anysoft.options(path=path):
+                found.append(row.host(torch.autograd.grad(function(long, axis=axis), long, g)[0]))
+        np.testing.assert_allclose(found[0], found[1], rtol=1e-12, atol=1e-16)
+
+
+@pytest.mark.parametrize("row", rows("torch", dtypes=("float64",)))
+def test_second_order_of_torch_where_the_first_is_tiny_or_special(row: Row) -> None:
+    functional = importlib.import_module("torch").autograd.functional
+    tiny = 4.248354255291589e-18
+    table: list[tuple[list[float], Any]] = [
+        ([0.0, -40.0], [[tiny, -tiny], [-tiny, tiny]]),
+        ([2.0, 2.0], [[0.25, -0.25], [-0.25, 0.25]]),
+        ([-INF, -INF], np.zeros((2, 2))),
+        ([INF, 1.0], np.zeros((2, 2))),
+    ]
+    for values, expected in table:
+        computed = row.host(functional.hessian(anysoft.logsumexp, row.array(values)))
+        np.testing.assert_allclose(computed, expected, rtol=1e-15)
+
+
 @pytest.mark.parametrize("row", F64)
 def test_weights(row: Row) -> None:
     """d/db is exp(x)/Σ, at b = 0 too (jax#22398)."""
