@@ -22,17 +22,18 @@ from anysoft.registry import Backend
 
 Array = Any
 
-_BLOCK = 16
+_FEW = 8  # terms that may be added one by one
 
 
 def total(backend: Backend, x: Array, axes: tuple[int, ...]) -> Array:
-    """Sum with keepdims whose error does not grow with the length: blocks, then blocks of blocks.
+    """Sum with keepdims that loses no more than a few roundings, whatever the length, the axis and the order.
 
-    NumPy adds one by one along any axis but the contiguous one, PyTorch and XLA nearly so: 10⁶ equal terms along
-    axis 0 lose 17 bits (measured, float32).
+    Frameworks add one by one along some axes (NumPy along all but the contiguous one), or a few to each lane: 10⁶ equal
+    terms along axis 0 lose 17 bits (measured, float32), and one large term loses a rounding to each small one that
+    joins its lane. Adding halves rounds log n times. (A sum of sums would do, but XLA makes one sum of it again.)
     """
     xp = backend.namespace(x)
-    if not backend.sums_in_blocks():
+    if not backend.sums_in_halves():
         return xp.sum(x, axis=axes, keepdims=True)
     for axis in axes:
         x = _total_along(xp, x, axis)
@@ -40,17 +41,12 @@ def total(backend: Backend, x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _total_along(xp: Any, x: Array, axis: int) -> Array:
-    # a length that is not known (Dask) cannot be split, and no other axis can be kept while one is
-    while all(isinstance(n, int) for n in x.shape) and x.shape[axis] > 2 * _BLOCK:
-        n = x.shape[axis]
-        blocks, rest = divmod(n, _BLOCK)
-        before = (slice(None),) * axis
-        head = x if rest == 0 else x[(*before, slice(0, n - rest), ...)]
-        head = xp.reshape(head, (*x.shape[:axis], blocks, _BLOCK, *x.shape[axis + 1 :]))
-        sums = xp.sum(head, axis=axis + 1)
-        if rest:
-            sums = xp.concat([sums, xp.sum(x[(*before, slice(n - rest, n), ...)], axis=axis, keepdims=True)], axis=axis)
-        x = sums
+    before = (slice(None),) * axis
+    # a length that is not known (Dask) cannot be halved
+    while isinstance(n := x.shape[axis], int) and n > _FEW:
+        half, odd = divmod(n, 2)
+        folded = x[(*before, slice(0, half), ...)] + x[(*before, slice(half, 2 * half), ...)]
+        x = xp.concat([folded, x[(*before, slice(n - 1, n), ...)]], axis=axis) if odd else folded
     return xp.sum(x, axis=axis, keepdims=True)
 
 

@@ -103,9 +103,9 @@ class Backend:
         The device of an array; None where there is nothing to compare (a tracer).
     stop_gradient : callable
         The array as a constant of differentiation.
-    sums_in_blocks : callable
-        Whether a long sum is to be made in blocks, because the framework's own loses with its length. Asked at each
-        call: not while a compiler holds the lengths as symbols, which splitting would pin.
+    sums_in_halves : callable
+        Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
+        each call: not while a compiler holds the lengths as symbols, which splitting would pin.
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -119,7 +119,7 @@ class Backend:
     devices: Callable[[], tuple[str, ...]] = lambda: ("cpu",)
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
-    sums_in_blocks: Callable[[], bool] = _always
+    sums_in_halves: Callable[[], bool] = _always
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 

@@ -12,7 +12,6 @@ from anysoft.registry import Backend, FastPath, quietly
 Array = Any
 
 _FLOAT32, _FLOAT64 = np.dtype("float32"), np.dtype("float64")
-_BLOCK = 16
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in (_FLOAT32, _FLOAT64)}
 
@@ -37,138 +36,151 @@ def _guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction:
 
 
 def _sum(e: Array, axis: int) -> Array:
-    """Sum with keepdims. NumPy sums pairwise along a contiguous axis only; elsewhere it adds one by one."""
-    n = e.shape[axis]
-    if n <= 2 * _BLOCK or e.strides[axis] == e.itemsize:
+    """Sum with keepdims, to a few roundings. float64 sums float32 exactly enough.
+
+    NumPy adds float64 pairwise along a contiguous axis only, and elsewhere one by one: there it is folded in halves.
+    """
+    if e.dtype is _FLOAT32:
+        return np.add.reduce(e, axis=axis, keepdims=True, dtype=_FLOAT64)
+    if e.strides[axis] == e.itemsize:
         return np.add.reduce(e, axis=axis, keepdims=True)
-    blocks, rest = divmod(n, _BLOCK)
     rows = np.moveaxis(e, axis, 0)
-    sums = np.add.reduce(rows[: n - rest].reshape(blocks, _BLOCK, *rows.shape[1:]), axis=1)
-    if rest:
-        sums = np.concatenate([sums, np.add.reduce(rows[n - rest :], axis=0, keepdims=True)])
-    return np.moveaxis(_sum(sums, 0), 0, axis)
+    n = len(rows)
+    while n > 4:
+        half, odd = divmod(n, 2)
+        folded = np.add(rows[:half], rows[half : 2 * half])
+        if odd:
+            folded[0] += rows[n - 1]
+        rows, n = folded, half
+    return np.moveaxis(np.add.reduce(rows, axis=0, keepdims=True), 0, axis)
 
 
-def _rest(e: Array, axis: int, near: Array) -> Array:
-    """For the rows marked in `near`: the sum of all exponentials but one of those that are 1."""
-    rows = np.moveaxis(e, axis, -1)[near]
-    np.put_along_axis(rows, rows.argmax(axis=-1, keepdims=True), 0, axis=-1)
-    return np.add.reduce(rows, axis=-1)
+def _without_largest(e: Array, axis: int) -> tuple[Array, Any, Array, Array]:
+    """Set the largest entry of each row to 0, and sum the others: beside it, each of them would lose a rounding.
+
+    Returns `e` (or a flat view), the places in it, what was there, and the sums.
+    """
+    if e.flags.c_contiguous and axis in (-1, e.ndim - 1):
+        target = e.reshape(-1)
+        place: Any = e.argmax(axis=-1).reshape(-1) + np.arange(0, e.size, e.shape[-1])
+    else:
+        indices = list(np.indices(e.shape[:axis] + e.shape[axis + 1 :], sparse=True))
+        indices.insert(axis, e.argmax(axis=axis))
+        target, place = e, tuple(indices)
+    largest = target[place]
+    target[place] = 0
+    return target, place, largest, _sum(e, axis)
 
 
-def _log_of_sum(e: Array, axis: int) -> Array:
-    """log Σ e with keepdims, where the largest of each row is 1: by log1p of the others where the sum is near 1."""
-    s = _sum(e, axis)
-    near = s < 1.5
-    np.log(s, s)
-    if near.any():
-        rows = np.moveaxis(near, axis, -1)[..., 0]
-        np.moveaxis(s, axis, -1)[rows, 0] = np.log1p(_rest(e, axis, rows))
-    return s
+def _log_sum(e: Array, axis: int) -> Array:
+    """log Σ e with keepdims, where the largest of each row is 1, as log1p of the sum of the others; `e` is used up."""
+    if e.dtype is _FLOAT32:
+        rest = _sum(e, axis) - 1.0
+        few = rest < 1e-8 + 6e-9 * e.shape[axis]  # beside 1, even float64 loses too much of them
+        if few.any():
+            rows = np.moveaxis(few, axis, -1)[..., 0]
+            np.moveaxis(rest, axis, -1)[rows, :] = _without_largest(np.moveaxis(e, axis, -1)[rows], 1)[3]
+    else:
+        rest = _without_largest(e, axis)[3]
+    return np.log1p(rest, rest).astype(e.dtype, copy=False)
 
 
-def _logsumexp(x: Array, axis: int | None, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
+def _shifted(x: Array, axis: int) -> tuple[Array, Array, Array | None]:
+    """x − max, the maximum, and where it is not finite, if anywhere: there the row's answer is known without a sum."""
+    m = np.maximum.reduce(x, axis=axis, keepdims=True)
+    finite = np.isfinite(m)
+    if finite.all():
+        return np.subtract(x, m), m, None
+    with np.errstate(invalid="ignore"):
+        return np.where(finite, np.subtract(x, m), 0), m, ~finite
+
+
+def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
     if axis is None or x.ndim == 1:
         value = _logsumexp_of_row(x if x.ndim == 1 else x.ravel(order="K"))
         return np.full((1,) * x.ndim, value) if keepdims else value
-    m = np.maximum.reduce(x, axis=axis, keepdims=True)
-    if np.isfinite(m).all():
-        return _logsumexp_of_rows(x, axis, m, keepdims)
-    with np.errstate(all="ignore"):
-        return _logsumexp_of_rows(x, axis, np.where(np.isfinite(m), m, 0), keepdims)
+    along = axis % x.ndim
+    e, m, odd = _shifted(x, along)
+    value = _log_sum(np.exp(e, e), along)
+    value += m
+    if odd is not None:
+        np.copyto(value, m, where=odd)
+    return value if keepdims else value.squeeze(along)
+
+
+def _of_row(x: Array) -> tuple[Any, Any, Array, float]:
+    """Of one row: its maximum and where that is, x − max, and the sum of all other exponentials."""
+    place = x.argmax()
+    m = x[place]
+    shifted = np.subtract(x, m)
+    e = np.exp(shifted)
+    e[place] = 0
+    return m, place, shifted, float(np.add.reduce(e, dtype=_FLOAT64))
+
+
+def _is_finite(m: Any) -> bool:
+    return bool(-math.inf < m < math.inf)
 
 
 def _logsumexp_of_row(x: Array) -> Any:
     m = np.maximum.reduce(x)
-    if not -math.inf < m < math.inf:
+    if not _is_finite(m):
         return m  # NaN, or the infinity that the row comes to
-    e = np.subtract(x, m)
-    np.exp(e, e)
-    value = np.log(np.add.reduce(e)) + m
-    if -0.5 < value < 0.5:  # log of a sum near 1 has lost its digits
-        e[e.argmax()] = 0
-        value = np.log1p(np.add.reduce(e)) + m
-    return value
+    return x.dtype.type(math.log1p(_of_row(x)[3]) + m)
 
 
-def _logsumexp_of_rows(x: Array, axis: int, m: Array, keepdims: bool) -> Array:
-    e = np.subtract(x, m)
-    np.exp(e, e)
-    value = _sum(e, axis)
-    np.log(value, value)
-    value += m
-    near = np.abs(value) < 0.5
-    if near.any():
-        rows = np.moveaxis(near, axis, -1)[..., 0]
-        np.moveaxis(value, axis, -1)[rows, 0] = np.log1p(_rest(e, axis, rows)) + np.moveaxis(m, axis, -1)[rows, 0]
-    return value if keepdims else value.squeeze(axis)
+def _softmax_of_row(x: Array) -> Array:
+    m = np.maximum.reduce(x)
+    if not _is_finite(m):
+        return np.full_like(x, math.nan)
+    e = np.exp(x) if 1 <= m <= _IN_RANGE[x.dtype] else np.exp(np.subtract(x, m))
+    place = e.argmax()
+    largest = e[place]
+    e[place] = 0  # beside it, each small term would lose a rounding
+    s = float(np.add.reduce(e, dtype=_FLOAT64)) + float(largest)
+    np.divide(e, x.dtype.type(s), e)
+    e[place] = largest / s
+    return e
+
+
+def _log_softmax_of_row(x: Array) -> Array:
+    if not _is_finite(np.maximum.reduce(x)):
+        return np.full_like(x, math.nan)
+    _m, _place, shifted, rest = _of_row(x)
+    np.subtract(shifted, x.dtype.type(math.log1p(rest)), shifted)
+    return shifted
 
 
 def _softmax(x: Array, axis: int | None, *_: Any) -> Array:
-    if axis is None:
-        return _softmax(x.reshape(-1), 0).reshape(x.shape)
-    m = np.maximum.reduce(x, axis=axis, keepdims=True)
-    limit = _IN_RANGE[x.dtype]
-    if m.size == 1:
-        shift = m.item()
-        if not -math.inf < shift < math.inf:
-            return np.full_like(x, math.nan)
-        if 1 <= shift <= limit:
-            m.fill(0)
-    else:
-        m[(m >= 1) & (m <= limit)] = 0
-        if not np.isfinite(m).all():
-            with np.errstate(all="ignore"):
-                return _softmax_of_rows(x, axis, m)
-    return _softmax_of_rows(x, axis, m)
-
-
-def _softmax_of_rows(x: Array, axis: int, shift: Array) -> Array:
-    e = np.subtract(x, shift)
+    if axis is None or x.ndim == 1:
+        return _softmax_of_row(x.reshape(-1)).reshape(x.shape)
+    along = axis % x.ndim
+    m = np.maximum.reduce(x, axis=along, keepdims=True)
+    finite = np.isfinite(m)
+    with np.errstate(invalid="ignore"):
+        m[(m >= 1) & (m <= _IN_RANGE[x.dtype])] = 0
+        e = np.subtract(x, m)
     np.exp(e, e)
-    np.divide(e, _sum(e, axis), e)
+    if x.dtype is _FLOAT32:
+        np.divide(e, _sum(e, along).astype(_FLOAT32), e)
+    else:
+        target, place, largest, rest = _without_largest(e, along)
+        rest += largest.reshape(rest.shape)
+        np.divide(e, rest, e)
+        target[place] = largest / rest.reshape(largest.shape)
+    if not finite.all():
+        np.copyto(e, math.nan, where=~finite)
     return e
 
 
 def _log_softmax(x: Array, axis: int | None, *_: Any) -> Array:
-    if axis is None:
+    if axis is None or x.ndim == 1:
         return _log_softmax_of_row(x.reshape(-1)).reshape(x.shape)
-    if x.ndim == 1:
-        return _log_softmax_of_row(x)
-    place = None
-    if x.flags.c_contiguous and axis in (-1, x.ndim - 1):
-        place = x.argmax(axis=-1).reshape(-1) + np.arange(0, x.size, x.shape[-1])
-        m = x.reshape(-1)[place].reshape(*x.shape[:-1], 1)
-    else:
-        m = np.maximum.reduce(x, axis=axis, keepdims=True)
-    if np.isfinite(m).all():
-        return _log_softmax_of_rows(x, axis, m, place)
-    with np.errstate(all="ignore"):
-        return _log_softmax_of_rows(x, axis, m, None)
-
-
-def _log_softmax_of_row(x: Array) -> Array:
-    place = x.argmax()
-    m = x[place]
-    if not -math.inf < m < math.inf:
-        return np.full_like(x, math.nan)
-    result = np.subtract(x, m)
-    e = np.exp(result)
-    e[place] = 0
-    np.subtract(result, np.log1p(np.add.reduce(e)), result)
-    return result
-
-
-def _log_softmax_of_rows(x: Array, axis: int, m: Array, place: Array | None) -> Array:
-    result = np.subtract(x, m)
-    e = np.exp(result)
-    if place is None:
-        log_s = _log_of_sum(e, axis)
-    else:  # the place of each maximum is known: log1p of the others needs no second look
-        e.reshape(-1)[place] = 0
-        log_s = _sum(e, axis)
-        np.log1p(log_s, log_s)
-    np.subtract(result, log_s, result)
+    along = axis % x.ndim
+    result, _m, odd = _shifted(x, along)
+    np.subtract(result, _log_sum(np.exp(result), along), result)
+    if odd is not None:
+        np.copyto(result, math.nan, where=odd)
     return result
 
 

@@ -10,59 +10,70 @@ from torch.autograd import Function
 
 Array = Any
 
+LANES = 32  # up to here torch's own sums are accurate enough: beyond, too many terms join each lane
 WIDE = (torch.float32, torch.float64)
-_BLOCK = 16
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in WIDE}
 
 
 def _sum(e: Array, axis: int) -> Array:
-    """Sum with keepdims, in blocks: torch adds nearly one by one along a strided axis, and loses 8 roundings at 10⁷."""
-    n = e.shape[axis]
-    if n <= 2 * _BLOCK or (n <= 2**20 and e.stride(axis) == 1):
-        return e.sum(axis, keepdim=True)
-    blocks, rest = divmod(n, _BLOCK)
-    sums = e.narrow(axis, 0, n - rest).unflatten(axis, (blocks, _BLOCK)).sum(axis % e.ndim + 1)
-    if rest:
-        sums = torch.cat([sums, e.narrow(axis, n - rest, rest).sum(axis, keepdim=True)], axis)
-    return _sum(sums, axis)
+    """Sum with keepdims that loses no more than a few roundings, whatever the length, the axis and the order.
+
+    torch adds many to a lane, where one large term loses a rounding to each small one. float64 sums float32 exactly
+    enough; float64 itself is folded in halves, which rounds log n times.
+    """
+    if e.dtype is torch.float32:
+        return e.sum(axis, keepdim=True, dtype=torch.float64).to(torch.float32)
+    while (n := e.shape[axis]) > 32:
+        half, odd = divmod(n, 2)
+        folded = e.narrow(axis, 0, half) + e.narrow(axis, half, half)
+        e = torch.cat([folded, e.narrow(axis, n - 1, 1)], axis) if odd else folded
+    return e.sum(axis, keepdim=True)
 
 
 def logsumexp(x: Array, axis: int, keepdims: bool = True) -> Array:
-    """torch.logsumexp, and again by log1p in the rows that |result| < ½ marks as perhaps wrong.
-
-    There the logarithm of a sum near 1 may have lost its digits.
-    """
+    """torch.logsumexp on short rows, and log1p of the others where a sum near 1 may have lost its digits."""
+    if x.shape[axis] > LANES:
+        return _logsumexp_of_long_rows(x, axis, keepdims)
     value = torch.logsumexp(x, axis, keepdim=keepdims)
     if value.numel() == 1 and not -0.5 < value.item() < 0.5:
         return value  # at a tenth of the price of the general question
     near = value.abs() < 0.5
     if near.any():
         rows = x.movedim(axis, -1)[near.movedim(axis, -1)[..., 0] if keepdims else near]
-        m, place = rows.max(-1, keepdim=True)
-        others = torch.sub(rows, m).exp_().scatter_(-1, place, 0.0)
-        value.masked_scatter_(near, _sum(others, -1).log1p_().add_(m))
+        value.masked_scatter_(near, _logsumexp_of_long_rows(rows, -1, False))
     return value
+
+
+def _logsumexp_of_long_rows(x: Array, axis: int, keepdims: bool) -> Array:
+    m = x.amax(axis, keepdim=True)
+    finite = m.isfinite()
+    e = torch.sub(x, m if finite.all() else m.where(finite, 0.0)).exp_()
+    value = _log_sum(e, axis).add_(m)
+    return value if keepdims else value.squeeze(axis)
+
+
+def _log_sum(e: Array, axis: int) -> Array:
+    """log Σ e with keepdims, where the largest of each row is 1, as log1p of the sum of the others; `e` is used up."""
+    e.scatter_(axis, e.argmax(axis, keepdim=True), 0.0)
+    return _sum(e, axis).log1p_()
 
 
 def softmax(x: Array, axis: int) -> Array:
     m = x.amax(axis, keepdim=True)
     m.masked_fill_((m >= 1) & (m <= _IN_RANGE[x.dtype]), 0)
     e = torch.sub(x, m).exp_()
-    return e.div_(_sum(e, axis))
+    if e.dtype is torch.float32:
+        return e.div_(_sum(e, axis))
+    place = e.argmax(axis, keepdim=True)
+    largest = e.gather(axis, place)
+    s = _sum(e.scatter_(axis, place, 0.0), axis).add_(largest)
+    return e.div_(s).scatter_(axis, place, largest.div_(s))
 
 
 def log_softmax(x: Array, axis: int) -> Array:
     result = torch.sub(x, x.amax(axis, keepdim=True))
-    e = result.exp()
-    s = _sum(e, axis)
-    near = s < 1.5  # log of a sum near 1 has lost its digits
-    log_s = s.log_()
-    if near.any():
-        rows = e.movedim(axis, -1)[near.movedim(axis, -1)[..., 0]]
-        rows.scatter_(-1, rows.argmax(-1, keepdim=True), 0)
-        log_s.masked_scatter_(near, _sum(rows, -1).log1p_())
-    return result.sub_(log_s)
+    return result.sub_(_log_sum(result.exp(), axis))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
