@@ -234,7 +234,7 @@ def _log_abs(xp: Any, k: Array, r: Array) -> Array:
     rest = r + (k - 1.0)
     sum_ = k + r
     gone = sum_ == 0
-    near = xp.abs(rest) < 0.25  # XLA's log1p loses 7 bits at −0.414 (measured)
+    near = xp.abs(rest) < 0.25  # XLA's log1p loses 7 bits near −0.41 (jax#39707)
     logarithm = xp.log(xp.where(near | gone, one, xp.abs(sum_)))
     logarithm = xp.where(near, xp.log1p(xp.where(near, rest, zero)), logarithm)
     return xp.where(gone, xp.full_like(k, -xp.inf), logarithm)

@@ -313,11 +313,12 @@ def test_explain_agrees_with_the_call() -> None:
     before = x.clone().requires_grad_()
     assert anysoft.explain("logsumexp", x, -1).path == "torch.logsumexp"
     refused = anysoft.explain("logsumexp", before, -1)
-    assert refused.path == "generic"
+    assert refused.path == "torch.logsumexp, own derivative"
     assert "derivative" in refused.reasons["torch.logsumexp"]
     lost = anysoft.explain("log_softmax", x)
     assert lost.backend == "torch"
-    assert lost.path == "in-place torch kernel"
+    assert lost.path == "torch kernel"
+    assert anysoft.explain("log_softmax", x, where=x > 0).path == "generic"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ CASES = (
     Case("dominated_many", (1, -9, -9.5, -10, -10.5, -11, -11.5, -12), "one large, many small"),
     Case("normalised", (math.log(0.25), math.log(0.75)), "log-probabilities: the sum is 1, its logarithm almost 0"),
     Case("normalised_many", (-math.log(8),) * 8, "the same, tied"),
+    Case("normalised_three", (-0.44825270771980286, -1.0226813554763794, -6.4207658767700195), "the same, uneven"),
+    Case("runner_up", (0, -0.01, *([-22.0] * 98)), "beside two large terms, each small one loses a rounding"),
     Case("huge", (1000, 1000), "the naive formula overflows"),
     Case("hugely_negative", (-1000, -1001), "the naive formula underflows to log 0"),
     Case("large_and_close", (6e4, 6e4 - 32), "x − logsumexp(x) has no digits left (mlx#4169)"),
