@@ -89,10 +89,11 @@ def _shifted(x: Array, axis: int) -> tuple[Array, Array, Array | None]:
     """x − max, the maximum, and where it is not finite, if anywhere: there the row's answer is known without a sum."""
     m = np.maximum.reduce(x, axis=axis, keepdims=True)
     finite = np.isfinite(m)
+    with np.errstate(invalid="ignore", over="ignore"):
+        shifted = np.subtract(x, m)
     if finite.all():
-        return np.subtract(x, m), m, None
-    with np.errstate(invalid="ignore"):
-        return np.where(finite, np.subtract(x, m), 0), m, ~finite
+        return shifted, m, None
+    return np.where(finite, shifted, 0), m, ~finite
 
 
 def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
@@ -112,10 +113,17 @@ def _of_row(x: Array) -> tuple[Any, Any, Array, float]:
     """Of one row: its maximum and where that is, x − max, and the sum of all other exponentials."""
     place = x.argmax()
     m = x[place]
-    shifted = np.subtract(x, m)
+    shifted = _difference(x, m)
     e = np.exp(shifted)
     e[place] = 0
     return m, place, shifted, float(np.add.reduce(e, dtype=_FLOAT64))
+
+
+def _difference(x: Array, m: Any) -> Array:
+    if -1e30 < m < 1e30:  # beside the largest numbers of either dtype, this is nothing
+        return np.subtract(x, m)
+    with np.errstate(over="ignore"):
+        return np.subtract(x, m)
 
 
 def _is_finite(m: Any) -> bool:
@@ -133,7 +141,7 @@ def _softmax_of_row(x: Array) -> Array:
     m = np.maximum.reduce(x)
     if not _is_finite(m):
         return np.full_like(x, math.nan)
-    e = np.exp(x) if 1 <= m <= _IN_RANGE[x.dtype] else np.exp(np.subtract(x, m))
+    e = np.exp(x) if 1 <= m <= _IN_RANGE[x.dtype] else np.exp(_difference(x, m))
     place = e.argmax()
     largest = e[place]
     e[place] = 0  # beside it, each small term would lose a rounding
@@ -157,7 +165,7 @@ def _softmax(x: Array, axis: int | None, *_: Any) -> Array:
     along = axis % x.ndim
     m = np.maximum.reduce(x, axis=along, keepdims=True)
     finite = np.isfinite(m)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         m[(m >= 1) & (m <= _IN_RANGE[x.dtype])] = 0
         e = np.subtract(x, m)
     np.exp(e, e)

@@ -236,3 +236,16 @@ def test_no_argument_is_written_to(row: Row) -> None:
     anysoft.log_softmax(x, axis=1, where=where, temperature=temperature)
     for array, before in ((x, values), (b, weights), (where, kept), (temperature, [[0.5], [0.0]])):
         np.testing.assert_array_equal(row.host(array), before)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("row", rows("numpy", "array_api_strict", dtypes=("float64", "float32")))
+def test_special_values_are_nothing_to_warn_about(row: Row, path: Any) -> None:
+    largest = float(np.finfo(row.dtype).max)
+    table = [[largest, -largest], [INF, 1.0], [INF, -INF], [-INF, -INF], [NAN, 1.0], [0.0, -1e4]]
+    with np.errstate(divide="raise", over="raise", invalid="raise"), anysoft.options(path=path):
+        for values in table:
+            for x in (row.array(values), row.array([values, values]), row.array([values, values]).T):
+                for function in (anysoft.logsumexp, anysoft.softmax, anysoft.log_softmax):
+                    for axis in (0, -1):
+                        function(x, axis=axis)
