@@ -72,8 +72,10 @@ def softmax(x: Array, axis: int) -> Array:
 
 
 def log_softmax(x: Array, axis: int) -> Array:
-    result = torch.sub(x, x.amax(axis, keepdim=True))
-    return result.sub_(_log_sum(result.exp(), axis))
+    m = x.amax(axis, keepdim=True)
+    result = torch.sub(x, m)
+    log_s = _log_sum(result.exp(), axis)
+    return result.sub_(log_s.add_(m - m))  # NaN for the whole of a row whose maximum is infinite
 
 
 # ---------------------------------------------------------------------------------------------------------------------
