@@ -109,14 +109,14 @@ def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: 
     return value if keepdims else value.squeeze(along)
 
 
-def _of_row(x: Array) -> tuple[Any, Any, Array, float]:
-    """Of one row: its maximum and where that is, x − max, and the sum of all other exponentials."""
+def _of_row(x: Array) -> tuple[Any, Array, float]:
+    """Of one row: its maximum, x − max, and the sum of the exponentials of all other entries."""
     place = x.argmax()
     m = x[place]
     shifted = _difference(x, m)
     e = np.exp(shifted)
     e[place] = 0
-    return m, place, shifted, float(np.add.reduce(e, dtype=_FLOAT64))
+    return m, shifted, float(np.add.reduce(e, dtype=_FLOAT64))
 
 
 def _difference(x: Array, m: Any) -> Array:
@@ -134,7 +134,8 @@ def _logsumexp_of_row(x: Array) -> Any:
     m = np.maximum.reduce(x)
     if not _is_finite(m):
         return m  # NaN, or the infinity that the row comes to
-    return x.dtype.type(math.log1p(_of_row(x)[3]) + m)
+    m, _, rest = _of_row(x)
+    return x.dtype.type(math.log1p(rest) + m)
 
 
 def _softmax_of_row(x: Array) -> Array:
@@ -154,7 +155,7 @@ def _softmax_of_row(x: Array) -> Array:
 def _log_softmax_of_row(x: Array) -> Array:
     if not _is_finite(np.maximum.reduce(x)):
         return np.full_like(x, math.nan)
-    _m, _place, shifted, rest = _of_row(x)
+    _, shifted, rest = _of_row(x)
     np.subtract(shifted, x.dtype.type(math.log1p(rest)), shifted)
     return shifted
 
