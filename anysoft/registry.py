@@ -31,7 +31,6 @@ __all__ = [
     "Installed",
     "Operation",
     "explain",
-    "generic",
     "installed",
     "options",
     "register_backend",
@@ -490,11 +489,6 @@ class Operation:
             if row.raw is not None:
                 return row.raw
         raise LookupError(f"{backend.name} has no {self.name} of its own; use path='auto' or 'generic'")
-
-
-def generic(operation: str) -> Callable[..., Any]:
-    """The generic implementation of an operation, for an adapter that falls back on it inside a fast path."""
-    return _OPERATIONS[operation].generic
 
 
 def _operation(name: str) -> Operation:

@@ -133,9 +133,7 @@ class _Rows(NamedTuple):
     """A call's rows, ready to be normalised."""
 
     x: Array
-    where: Array | None
     temperature: Array | None
-    axes: tuple[int, ...]
     maximum: Array
     parts: Scaled
 
@@ -231,7 +229,7 @@ def _rows(
         x = xp.where(where, x, xp.full_like(x, -xp.inf))
     maximum = backend.stop_gradient(xp.max(x, axis=axes, keepdims=True))
     parts = exponentiate(backend, x, axes, maximum, temperature)
-    result = normalise(_Rows(x, where, temperature, axes, maximum, parts))
+    result = normalise(_Rows(x, temperature, maximum, parts))
     result = xp.where(parts.dead, xp.full_like(result, xp.nan), result)
     return result if where is None else xp.where(where, result, xp.full_like(result, excluded))
 

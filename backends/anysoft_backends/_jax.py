@@ -36,7 +36,9 @@ def _run(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> 
 
         return generic
 
-    return _compiled((operation.name, *static[1:]), build)(arguments[0], traced)
+    # the type too, because an axis of 1.0, which is an error, would find what was compiled for 1
+    key = (operation.name, type(static[1]), *static[1:])
+    return _compiled(key, build)(arguments[0], traced)
 
 
 def _refuse(name: str, why: str) -> Callable[..., str]:

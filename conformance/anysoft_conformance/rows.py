@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from anysoft_conformance.oracle import FloatArray
-
 Array = Any
 
 # what each backend has of the dtypes that the contract names
@@ -123,9 +121,3 @@ def rows(*backends: str, dtypes: tuple[str, ...] = ()) -> list[Any]:
                     row = Row(backend, device, dtype)
                     found.append(pytest.param(row, id=str(row)))
     return found
-
-
-def exactly(values: FloatArray, row: Row) -> Array:
-    """Values that are already rounded to the row's dtype, as its array."""
-    with np.errstate(over="ignore"):
-        return row.array(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from functools import cache
 from typing import Any
@@ -230,6 +229,5 @@ def test_the_contract_catches_the_textbook() -> None:
 
 
 def test_there_are_rows() -> None:
-    ran = [parameter for parameter in rows() if not parameter.marks]
-    assert ran, "no backend at all"
-    assert importlib.util.find_spec("numpy") is not None
+    ran = {parameter.values[0].backend for parameter in rows() if not parameter.marks}
+    assert "numpy" in ran
