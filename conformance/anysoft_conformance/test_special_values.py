@@ -202,9 +202,9 @@ def test_bad_arguments(row: Row) -> None:
         with pytest.raises(ValueError, match="repeated axis"):
             function(x, axis=(1, -1))
         function(x, axis=1)
-        for axis in (1.5, 1.0):
-            with pytest.raises(TypeError, match=str(axis)):
-                function(x, axis=axis)
+        for wrong in (1.5, 1.0):
+            with pytest.raises(TypeError, match=str(wrong)):
+                function(x, axis=wrong)
         with pytest.raises(ValueError, match=r"where of shape \(3,\)"):
             function(x, where=row.array([True, False, True], "bool"))
         with pytest.raises(TypeError, match="where must be boolean"):
