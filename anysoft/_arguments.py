@@ -57,9 +57,9 @@ def checked_temperature(temperature: Any) -> Any:
     return None if temperature == 1 else float(temperature)
 
 
-def default_float(xp: Any) -> Any:
-    """The namespace's default floating dtype."""
-    return xp.__array_namespace_info__().default_dtypes()["real floating"]
+def default_float(xp: Any, x: Array) -> Any:
+    """The default floating dtype where `x` is: not every device has the namespace's own."""
+    return xp.__array_namespace_info__().default_dtypes(device=getattr(x, "device", None))["real floating"]
 
 
 def float_dtype(xp: Any, operands: dict[str, Any]) -> Any:
@@ -76,7 +76,7 @@ def float_dtype(xp: Any, operands: dict[str, Any]) -> Any:
     except TypeError:  # the standard leaves integers beside floats undefined: there, the floats decide
         together = xp.result_type(*inexact)
     if not inexact:
-        together = default_float(xp)
+        together = default_float(xp, operands["x"])
     numbers = [a for name, a in operands.items() if name not in dtypes]
     if any(isinstance(a, complex) or str(getattr(a, "dtype", "")).startswith("complex") for a in numbers):
         together = xp.result_type(together, xp.complex64)

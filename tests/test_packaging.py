@@ -97,7 +97,8 @@ def test_each_package_is_whole(site: Path, package: str) -> None:
 def test_the_console_script_is_there(site: Path) -> None:
     points = _distribution(site).entry_points
     assert [(point.group, point.name, point.value) for point in points] == [
-        ("console_scripts", "anysoft", "anysoft_conformance.cli:main")
+        ("console_scripts", "anysoft", "anysoft_conformance.cli:main"),
+        ("pytest11", "anysoft_conformance", "anysoft_conformance.pytest_entry"),
     ]
     where = _python(
         "import json, anysoft_conformance.cli as cli; print(json.dumps([cli.__file__, callable(cli.main)]))", site, site

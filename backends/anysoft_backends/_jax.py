@@ -78,7 +78,8 @@ def _raw_normalisation(native: Callable[..., Array]) -> Any:
 
 
 def _devices() -> tuple[str, ...]:
-    return tuple(str(device) for device in jax.devices())
+    # JAX's own name of a CPU is TFRT_CPU_0
+    return tuple(f"cpu:{one.id}" if one.platform == "cpu" else str(one) for one in jax.devices())
 
 
 def _device_of(x: Array) -> Any:

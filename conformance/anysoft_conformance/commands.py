@@ -98,9 +98,9 @@ def backends(json_file: JsonOption = None) -> None:
 def _backends() -> list[dict[str, Any]]:
     """Every backend: name, version, devices, the reason why it is absent, and the paths of each function by dtype."""
     import anysoft
-    from anysoft_conformance import compare
+    from anysoft_conformance import compare, frameworks
 
-    here = {one.name: one for one in reversed(compare.frameworks()[0])}
+    here = {one.name: one for one in reversed(frameworks.present(referee=False).frameworks)}
     return [
         {
             "name": found.name,
@@ -139,6 +139,7 @@ def compare(
     _check_writable(html)
     from anysoft_conformance import compare as measure
     from anysoft_conformance import logits as files
+    from anysoft_conformance.frameworks import AbsentBackendError
 
     if file is None and key is not None:
         _fail("--key names an array of an .npz file, and there is no file")
@@ -154,7 +155,7 @@ def compare(
                 temperature=temperature,
                 report=report,
             )
-    except (files.BadFileError, measure.AbsentBackendError, IndexError, ValueError) as error:
+    except (files.BadFileError, AbsentBackendError, IndexError, ValueError) as error:
         _fail(str(error))
     if html:
         from anysoft_conformance import page

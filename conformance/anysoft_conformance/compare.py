@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib
-import importlib.util
 import math
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 import anysoft
 from anysoft_conformance import oracle
+from anysoft_conformance.frameworks import Framework, families, native, present, scipy_version
 from anysoft_conformance.oracle import FORMATS, FUNCTIONS, FloatArray, Function, Truth
 
 # How many logits are judged for each dtype. The truth of one takes about 25 µs with gmpy2 and 50 µs without.
@@ -27,10 +24,6 @@ JUDGED_LOGITS = 100_000 if oracle.FAST else 40_000
 TIMING_SECONDS, LEAST_PAIRS, MOST_PAIRS, SLOW_SECONDS = 0.15, 3, 41, 1.0
 
 Report = Callable[[str, int, int], object]
-
-
-class AbsentBackendError(LookupError):
-    """A framework that was asked for by name and is not here; its text is one sentence that says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,149 +140,6 @@ class Comparison:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Frameworks
-
-
-@dataclass(frozen=True, slots=True)
-class Framework:
-    """How a framework's arrays are made and read; `native` is None where anysoft's native path is the peer."""
-
-    name: str
-    device: str
-    dtypes: tuple[str, ...]
-    to_array: Callable[[FloatArray, str], Any]
-    to_host: Callable[[Any], FloatArray]
-    wait: Callable[[Any], object] = lambda result: None
-    session: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-    native: Callable[[Function, Any, int], Any] | None = None
-
-
-def _numpy(device: str) -> Framework:
-    def scipy_special(function: Function, x: Any, axis: int) -> Any:
-        return getattr(importlib.import_module("scipy.special"), function)(x, axis=axis)
-
-    return Framework(
-        "numpy",
-        device,
-        ("float64", "float32", "float16"),
-        to_array=lambda x, dtype: x.astype(dtype),
-        to_host=lambda result: np.asarray(result, dtype=np.float64),
-        native=scipy_special if _scipy_version() else None,
-    )
-
-
-def _torch(device: str) -> Framework:
-    import torch
-
-    return Framework(
-        "torch",
-        device,
-        ("float64", "float32", "float16", "bfloat16") if "mps" not in device else ("float32", "float16", "bfloat16"),
-        to_array=lambda x, dtype: torch.asarray(x).to(getattr(torch, dtype)).to(device),
-        to_host=lambda result: result.cpu().to(torch.float64).numpy(),
-        wait=lambda result: torch.cuda.synchronize(device) if "cuda" in device else None,
-    )
-
-
-def _jax(device: str) -> Framework:
-    import jax
-
-    # its place before JAX 0.8
-    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
-    return Framework(
-        "jax",
-        device,
-        ("float64", "float32", "float16", "bfloat16"),
-        to_array=lambda x, dtype: jax.numpy.asarray(x, dtype=dtype),
-        to_host=lambda result: np.asarray(result).astype(np.float64),
-        wait=lambda result: result.block_until_ready(),
-        session=functools.partial(home.enable_x64, True),  # without it JAX has no float64
-    )
-
-
-def _cupy(device: str) -> Framework:
-    import cupy
-
-    return Framework(
-        "cupy",
-        device,
-        ("float64", "float32", "float16"),
-        to_array=lambda x, dtype: cupy.asarray(x.astype(dtype)),
-        to_host=lambda result: result.get().astype(np.float64),
-        wait=lambda result: cupy.cuda.get_current_stream().synchronize(),
-    )
-
-
-def _standard(name: str, device: str) -> Framework:
-    """A backend that someone registered: all that is known of it is the array API standard."""
-    xp = importlib.import_module(name)
-    return Framework(
-        name,
-        device,
-        tuple(dtype for dtype in FORMATS if hasattr(xp, dtype)),
-        to_array=lambda x, dtype: xp.astype(xp.asarray(x), getattr(xp, dtype)),
-        to_host=lambda result: np.asarray(np.from_dlpack(result), dtype=np.float64),
-    )
-
-
-_BUILT_IN: dict[str, Callable[[str], Framework]] = {"numpy": _numpy, "torch": _torch, "jax": _jax, "cupy": _cupy}
-
-
-def _scipy_version() -> str | None:
-    return version("scipy") if importlib.util.find_spec("scipy") else None
-
-
-def frameworks(names: Sequence[str] = ()) -> tuple[list[Framework], dict[str, str], dict[str, str]]:
-    """The frameworks that are here.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Only these; all that are installed if empty.
-
-    Returns
-    -------
-    frameworks : list of Framework
-        One for each kind of device that the framework has.
-    versions : dict of str to str
-    absent : dict of str to str
-        The reason why a backend that nobody asked for is not here.
-
-    Raises
-    ------
-    AbsentBackendError
-        If one of `names` is unknown or not here.
-    """
-    known = {found.name: found for found in anysoft.registry.installed(*names)}
-    for name in names:
-        if name not in known:
-            there = ", ".join(found.name for found in anysoft.registry.installed())
-            raise AbsentBackendError(f"there is no backend named {name!r}; there are {there}")
-        if known[name].reason:
-            raise AbsentBackendError(str(known[name].reason))
-    here: list[Framework] = []
-    versions: dict[str, str] = {}
-    absent: dict[str, str] = {}
-    for name, found in known.items():
-        if found.reason:
-            absent[name] = found.reason
-            continue
-        make = _BUILT_IN.get(name, functools.partial(_standard, name))
-        kinds = {device.partition(":")[0].lower(): device for device in reversed(found.devices)}
-        devices = [device for device in found.devices if device in kinds.values()]
-        # only torch computes where it is told to; the others compute where they are at home
-        try:
-            here += [make(device) for device in (devices if name == "torch" else devices[:1])]
-        except ImportError as error:
-            absent[name] = f"{name} has no namespace to make arrays with ({error})"
-            continue
-        versions[name] = found.version or ""
-        if name == "numpy" and (scipy := _scipy_version()):
-            versions["scipy"] = scipy
-    return here, versions, absent
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Measuring
 
 
@@ -340,7 +190,10 @@ def compare(
     for dtype in dtypes:
         if dtype not in FORMATS:
             raise ValueError(f"there is no dtype {dtype!r}; there are {', '.join(FORMATS)}")
-    here, versions, absent = frameworks(backends)
+    found = present(*backends, referee=False)
+    here, versions = list(families(found.frameworks)), dict(found.versions)
+    if "numpy" in versions and (scipy := scipy_version()):
+        versions["scipy"] = scipy
     work = [(one, dtype) for one in here for dtype in one.dtypes if not dtypes or dtype in dtypes]
     if not work:
         raise ValueError(f"{' or '.join(dtypes)} is no dtype of {', '.join(one.name for one in here)}")
@@ -353,7 +206,7 @@ def compare(
         rows += _rows(one, dtype, oracle.round_to(logits, dtype), temperature, sample, exact[dtype])
     report("done", len(work), len(work))
     judged = len(sample.rows), len(sample.places)
-    return Comparison(source, logits, axis, temperature, judged, versions, absent, tuple(rows))
+    return Comparison(source, logits, axis, temperature, judged, versions, found.absent, tuple(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,46 +268,33 @@ def _rows(
     axis = sample.axis
     with one.session(), np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a native function may warn of what the table is about to show
-        x = one.to_array(rounded, dtype)
+        x = one.asarray(rounded, dtype)
         for function in FUNCTIONS:
             truth = exact[function]
             heat = temperature if function != "logsumexp" else 1.0
             options = {"temperature": heat} if heat != 1.0 else {}
             ours = functools.partial(getattr(anysoft, function), x, axis=axis, **options)
-            native, native_result, missing = _native(one, function, x, axis, heat)
-            native_seconds, our_seconds, ratio = _timed(native, ours, one.wait)
-            theirs = None
-            if native:
-                theirs = _judge(
-                    _native_name(one, function), native_seconds, one.to_host(native_result), sample, truth, dtype
-                )
+            own, own_result, name = _native(one, function, x, axis, heat)
+            own_seconds, our_seconds, ratio = _timed(own, ours, one.wait)
+            theirs = _judge(name, own_seconds, one.host(own_result), sample, truth, dtype) if own else None
             path = anysoft.explain(function, x, axis, **options).path
-            answer = _judge(path, our_seconds, one.to_host(ours()), sample, truth, dtype)
-            rows.append(Row(one.name, one.device, function, dtype, theirs, missing, answer, ratio, truth))
+            answer = _judge(path, our_seconds, one.host(ours()), sample, truth, dtype)
+            rows.append(Row(one.name, one.device, function, dtype, theirs, None if own else name, answer, ratio, truth))
     return rows
-
-
-def _native_name(one: Framework, function: Function) -> str:
-    return {"numpy": "scipy.special", "cupy": "cupyx.scipy.special"}.get(one.name, one.name) + f".{function}"
 
 
 def _native(
     one: Framework, function: Function, x: Any, axis: int, temperature: float
-) -> tuple[Callable[[], Any] | None, Any, str | None]:
-    """What a user of the framework would write and its result, or the reason why there is nothing to write."""
-
-    def call() -> Any:
-        cooled = x if temperature == 1.0 else x / temperature
-        if one.native is not None:
-            return one.native(function, cooled, axis)
-        with anysoft.options(path="native"):
-            return getattr(anysoft, function)(cooled, axis=axis)
-
+) -> tuple[Callable[[], Any] | None, Any, str]:
+    """What a user of the framework would write, its result and its name; or the reason why there is nothing."""
     try:
-        return call, call(), None
+        name, own = native(one.name, function)
+
+        def call() -> Any:
+            return own(x if temperature == 1.0 else x / temperature, axis=axis)
+
+        return call, call(), name
     except LookupError as error:
-        if one.name == "numpy":
-            return None, None, "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
         return None, None, str(error)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         return None, None, f"{one.name} fails at {function} of {x.dtype}: {str(error).partition(chr(10))[0]}"
@@ -515,7 +355,7 @@ def paths(one: Framework) -> list[dict[str, Any]]:
     with one.session():
         for function in FUNCTIONS:
             for dtype in one.dtypes:
-                found = anysoft.explain(function, one.to_array(np.zeros((64, 64)), dtype), -1)
+                found = anysoft.explain(function, one.asarray(np.zeros((64, 64)), dtype), -1)
                 # a reason that differs only in the dtype that it names is one reason
                 alike = (function, found.path, str(found.reasons).replace(dtype, ""))
                 choice = {"function": function, "path": found.path, "dtypes": [], "reasons": dict(found.reasons)}

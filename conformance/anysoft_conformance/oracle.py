@@ -15,19 +15,23 @@ from typing import Any, Literal
 import numpy as np
 
 try:
-    import gmpy2 as _library
+    import gmpy2
 
-    NAME = f"gmpy2 {_library.version()}"
+    library = gmpy2
+
+    NAME = f"gmpy2 {library.version()}"
     FAST = True
-    _number: Callable[[Any], Number] = _library.mpfr
-    _precision: Callable[[int], Any] = lambda bits: _library.context(precision=bits)  # noqa: E731
+    number: Callable[[Any], Number] = library.mpfr
+    precision: Callable[[int], Any] = lambda bits: library.context(precision=bits)  # noqa: E731
 except ImportError:
-    import mpmath as _library
+    import mpmath
 
-    NAME = f"mpmath {_library.__version__}"
+    library = mpmath
+
+    NAME = f"mpmath {library.__version__}"
     FAST = False
-    _number = _library.mpf
-    _precision = _library.workprec
+    number = library.mpf
+    precision = library.workprec
 
 Number = Any  # gmpy2.mpfr or mpmath.mpf
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -82,6 +86,10 @@ class Truth:
             value: FloatArray = np.ldexp(self.high + self.low, self.exponent.astype(np.int32))
             return value
 
+    def map(self, rearrange: Callable[[Any], Any]) -> Truth:
+        """Each of the arrays, rearranged alike."""
+        return Truth(*map(rearrange, (self.high, self.low, self.exponent, self.condition)))
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One row
@@ -107,7 +115,7 @@ def logsumexp(x: Sequence[float], temperature: float = 1.0) -> Number:
     ValueError
         If the temperature is negative or NaN.
     """
-    return _row(x, temperature)[0]
+    return row(x, temperature)[0]
 
 
 def softmax(x: Sequence[float], temperature: float = 1.0) -> list[Number]:
@@ -130,63 +138,67 @@ def softmax(x: Sequence[float], temperature: float = 1.0) -> list[Number]:
     ValueError
         If the temperature is negative or NaN.
     """
-    return _row(x, temperature)[1]
+    return row(x, temperature)[1]
 
 
 def log_softmax(x: Sequence[float], temperature: float = 1.0) -> list[Number]:
     """x_i / temperature − logsumexp(x / temperature), to at least 106 bits; otherwise as `softmax`."""
-    return _row(x, temperature)[2]
+    return row(x, temperature)[2]
 
 
-def _row(
-    x: Sequence[float], temperature: float, at: Sequence[int] | None = None
+def row(
+    x: Sequence[float] | FloatArray, temperature: float = 1.0, at: Sequence[int] | None = None
 ) -> tuple[Number, list[Number], list[Number]]:
     """logsumexp, softmax and log_softmax of one row, which share their exponentials; the latter two at some places."""
     if not temperature >= 0:
         raise ValueError(f"temperature must be at least 0, not {temperature}")
-    top = max(x, default=-math.inf) if not any(map(math.isnan, x)) else math.nan
+    x = np.asarray(x, dtype=np.float64)
+    top = float(np.max(x, initial=-math.inf))  # NaN where one is
     if not math.isfinite(top):
-        undefined = [_number(math.nan)] * len(x if at is None else at)
-        return _number(top), undefined, undefined
+        undefined = [number(math.nan)] * len(x if at is None else at)
+        return number(top), undefined, undefined
     if temperature == 0 or math.isinf(temperature):
-        return _limit(x, top, temperature, at)
+        return _limit(x.tolist(), top, temperature, at)
+    # equal values have equal exponentials: a row of halves has few, however long it is
+    values, counts = np.unique(x, return_counts=True)
+    chosen = x if at is None else x[list(at)]
     bits = BITS
     while True:
-        with _precision(bits):
-            logs, probabilities, log_rest = _shifted(x, top, temperature, at)
-            shift = _number(top) / _number(temperature)
+        with precision(bits):
+            logs, probabilities, log_rest = _shifted(values.tolist(), counts.tolist(), chosen.tolist(), temperature)
+            shift = number(top) / number(temperature)
             total = shift + log_rest
             # The two can cancel, but never fully: by Lindemann's theorem a sum of exponentials of rational numbers
             # is 1 only where it is exp(0) alone, and then both are 0. So more bits always suffice.
-            if total == 0 or abs(total) > abs(shift) * _number(2.0 ** (120 - bits)):
+            if total == 0 or abs(total) > abs(shift) * number(2.0 ** (120 - bits)):
                 return total, probabilities, logs
         bits *= 2
 
 
 def _shifted(
-    x: Sequence[float], top: float, temperature: float, at: Sequence[int] | None
+    values: list[float], counts: list[int], chosen: list[float], temperature: float
 ) -> tuple[list[Number], list[Number], Number]:
-    """log_softmax, softmax, and log Σ exp((x − top)/T).
+    """log_softmax and softmax of the chosen entries, and log Σ exp((x − max)/T); `values` ascend.
 
     The sum is kept as 1 + rest: log1p(rest) has all its digits where the rest is tiny. Every other operation adds
     numbers of one sign, so nothing cancels.
     """
-    t, largest = _number(temperature), _number(top)
-    zero, minus_infinity = _number(0.0), _number(-math.inf)
+    t, largest = number(temperature), number(values[-1])
+    zero, minus_infinity = number(0.0), number(-math.inf)
 
-    # a row of a half dtype has few distinct values; and a row of any length must fit into memory
+    # a row of any length must fit into memory
     @functools.lru_cache(maxsize=1 << 17)
     def term(value: float) -> tuple[Number, Number]:
         if value == -math.inf:
             return minus_infinity, zero
-        distance = (_number(value) - largest) / t
-        return distance, _library.exp(distance)
+        distance = (number(value) - largest) / t
+        return distance, library.exp(distance)
 
-    peak = list(x).index(top)
-    rest = sum((term(value)[1] for i, value in enumerate(x) if i != peak), zero)
-    total, log_rest = 1 + rest, _library.log1p(rest)
-    chosen = [term(value) for value in (x if at is None else [x[i] for i in at])]
-    return [distance - log_rest for distance, _ in chosen], [e / total for _, e in chosen], log_rest
+    rest = sum((term(value)[1] * count for value, count in zip(values[:-1], counts, strict=False)), zero)
+    rest += counts[-1] - 1
+    total, log_rest = 1 + rest, library.log1p(rest)
+    terms = [term(value) for value in chosen]
+    return [distance - log_rest for distance, _ in terms], [e / total for _, e in terms], log_rest
 
 
 def _limit(
@@ -195,11 +207,11 @@ def _limit(
     """The three at temperature 0 (the maximum alone) and ∞ (all that is not −inf)."""
     kept = [v == top if temperature == 0 else v != -math.inf for v in x]
     chosen = kept if at is None else [kept[i] for i in at]
-    with _precision(BITS):
-        count = _number(float(sum(kept)))
-        share, log_count = 1 / count, _library.log(count)
-        total = log_count if temperature or top == 0 else _number(math.copysign(math.inf, top))
-        zero, minus_infinity = _number(0.0), _number(-math.inf)
+    with precision(BITS):
+        count = number(float(sum(kept)))
+        share, log_count = 1 / count, library.log(count)
+        total = log_count if temperature or top == 0 else number(math.copysign(math.inf, top))
+        zero, minus_infinity = number(0.0), number(-math.inf)
         return total, [share if c else zero for c in chosen], [-log_count if c else minus_infinity for c in chosen]
 
 
@@ -257,28 +269,29 @@ def truths(
     totals: list[Number] = []
     shares: list[Number] = []
     logs: list[Number] = []
-    for row in rows:
-        total, probabilities, log_probabilities = _row(row.tolist(), temperature, at)
+    for line in rows:
+        total, probabilities, log_probabilities = row(line, temperature, at)
         totals.append(total)
         shares += probabilities
         logs += log_probabilities
         advance(1)
-    log_p = _parts(logs, (len(rows), len(places)))
-    of_total, of_p, of_log_p = _conditions(rows, places, log_p, temperature)
+    log_p = parts(logs, (len(rows), len(places)))
+    of_total, of_p, of_log_p = conditions(rows, places, log_p, temperature)
 
-    def shaped(parts: tuple[Any, ...], condition: FloatArray) -> Truth:
+    def shaped(values: tuple[Any, ...], condition: FloatArray) -> Truth:
+        exact = Truth(values[0], values[1], values[2], condition)
         if condition.ndim == 1:
-            return Truth(*(part.reshape(batch) for part in (*parts, condition)))
-        return Truth(*(np.moveaxis(part.reshape(*batch, len(places)), -1, axis) for part in (*parts, condition)))
+            return exact.map(lambda part: part.reshape(batch))
+        return exact.map(lambda part: np.moveaxis(part.reshape(*batch, len(places)), -1, axis))
 
     return {
-        "logsumexp": shaped(_parts(totals, (len(rows),)), of_total),
-        "softmax": shaped(_parts(shares, (len(rows), len(places))), of_p),
+        "logsumexp": shaped(parts(totals, (len(rows),)), of_total),
+        "softmax": shaped(parts(shares, (len(rows), len(places))), of_p),
         "log_softmax": shaped(log_p, of_log_p),
     }
 
 
-def _parts(numbers: list[Number], shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+def parts(numbers: list[Number], shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """Numbers as the three arrays of a `Truth`."""
     if not numbers:
         return np.empty(shape), np.empty(shape), np.empty(shape, np.int64)
@@ -301,7 +314,7 @@ def _split(number: Number) -> tuple[float, float, int]:
     return sign * math.ldexp(high, -53), sign * math.ldexp(low, -106), scale
 
 
-def _conditions(
+def conditions(
     x: FloatArray, places: np.ndarray[Any, Any], log_parts: tuple[Any, Any, Any], temperature: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Σ_j |∂f/∂x_j|·|x_j| for the three functions; float64 is plenty for a bound."""

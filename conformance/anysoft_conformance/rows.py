@@ -1,36 +1,35 @@
-"""The rows that a test runs on, made in one place: every (backend, device, dtype) that is here, a skip for the rest."""
+"""The rows that everything runs on, made in one place: every (backend, device, dtype) that is here."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-import pytest
+
+from anysoft_conformance.frameworks import AbsentBackendError, Framework, Present, present
 
 Array = Any
-
-# what each backend has of the dtypes that the contract names
-DTYPES = {
-    "numpy": ("float64", "float32", "float16"),
-    "torch": ("float64", "float32", "float16", "bfloat16"),
-    "jax": ("float64", "float32", "float16", "bfloat16"),
-    "cupy": ("float64", "float32", "float16"),
-    "array_api_strict": ("float64", "float32"),
-}
 
 
 @dataclass(frozen=True)
 class Row:
     """One backend, device and dtype: arrays go in and come out through it."""
 
-    backend: str
-    device: str
+    framework: Framework
     dtype: str
+
+    @property
+    def backend(self) -> str:
+        """The framework's name."""
+        return self.framework.name
+
+    @property
+    def device(self) -> str:
+        """The device's name."""
+        return self.framework.device
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.device}-{self.dtype}"
@@ -38,66 +37,82 @@ class Row:
     @property
     def xp(self) -> Any:
         """The backend's namespace, as its users import it."""
-        return importlib.import_module("jax.numpy" if self.backend == "jax" else self.backend)
+        return self.framework.xp
 
     def array(self, values: Any, dtype: str | None = None) -> Array:
         """An array of this row's dtype (or another) on its device, holding `values` exactly."""
-        xp, name = self.xp, dtype or self.dtype
-        host = np.asarray(values)
-        if self.backend in ("numpy", "cupy"):
-            return xp.asarray(host.astype(name))
-        if self.backend == "torch":
-            # torch keeps NumPy's strides, so that layouts survive
-            return xp.from_numpy(host).to(device=self.device, dtype=getattr(xp, name))
-        if self.backend == "jax":
-            return xp.asarray(host).astype(name)
-        return xp.asarray(host.astype(name), device=xp.Device(self.device))
+        return self.framework.asarray(np.asarray(values), dtype or self.dtype)
 
     def host(self, array: Array) -> np.ndarray[Any, Any]:
         """A result as a NumPy array, widened to float64 if it is real."""
-        if self.backend == "torch":
-            array = array.detach().cpu()
-            return np.asarray(array.numpy() if array.is_complex() else array.double().numpy())
-        if self.backend == "cupy":
-            array = array.get()
-        if self.backend == "array_api_strict":
-            array = array.to_device(self.xp.Device("CPU_DEVICE"))
-        host = np.asarray(array)
-        return host if np.iscomplexobj(host) else host.astype(np.float64)
+        return self.framework.host(array)
+
+    def misplaced(self, result: Array, shape: tuple[int, ...], dtype: str | None = None) -> str | None:
+        """What is wrong with a result before anybody looks at its values; None if nothing is."""
+        dtype = dtype or self.dtype
+        kinds = (np.ndarray, np.generic) if self.backend == "numpy" else type(self.array([0.0]))
+        if not isinstance(result, kinds):
+            return f"namespace: {type(result).__module__}.{type(result).__qualname__} is no array of {self.backend}"
+        if (found := str(result.dtype).rpartition(".")[2]) != dtype:
+            return f"dtype: {found} where {dtype} is right"
+        if tuple(result.shape) != shape:
+            return f"shape: {tuple(result.shape)} where {shape} is right"
+        if (place := self.framework.device_of(result)) != self.device:
+            return f"device: {place} where the input is on {self.device}"
+        return None
 
     def assert_kept(self, result: Array, shape: tuple[int, ...], dtype: str | None = None) -> None:
         """Namespace, dtype, shape and device of a result, before anybody looks at its values."""
-        kinds = (np.ndarray, np.generic) if self.backend == "numpy" else type(self.array([0.0]))
-        assert isinstance(result, kinds), f"{type(result)} is no array of {self.backend}"
-        assert str(result.dtype).rpartition(".")[2] == (dtype or self.dtype)
-        assert tuple(result.shape) == shape
-        if self.backend not in ("numpy", "jax"):
-            assert str(result.device).rpartition(".")[2].strip("'<>") in (self.device, f"Device({self.device!r})")
+        assert not (wrong := self.misplaced(result, shape, dtype)), wrong
 
 
 @cache
-def present(backend: str) -> str | None:
-    """None if a backend can compute here, or the reason why not."""
-    if importlib.util.find_spec(backend) is None:
-        return f"{backend} is not installed"
-    if backend == "cupy":
-        import cupy
-
-        try:
-            cupy.cuda.runtime.getDeviceCount()
-        except cupy.cuda.runtime.CUDARuntimeError as error:
-            return f"cupy finds no GPU ({error})"
-    return None
+def _everything() -> Present:
+    return present()
 
 
-def _devices(backend: str) -> Iterator[str]:
-    if backend == "torch":
-        torch = importlib.import_module("torch")
-        yield from ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
-    elif backend == "array_api_strict":
-        yield from ("CPU_DEVICE", "device1")  # two, so that a result on the wrong one is seen on any machine
-    else:
-        yield "cuda:0" if backend == "cupy" else "cpu"
+def find(
+    backends: Sequence[str] = (), devices: Sequence[str] = (), dtypes: Sequence[str] = ()
+) -> tuple[list[Row], dict[str, str]]:
+    """The rows that are here.
+
+    Parameters
+    ----------
+    backends, dtypes : sequence of str
+        Only these; all if empty.
+    devices : sequence of str
+        Only these; ``cuda`` is every ``cuda:i``.
+
+    Returns
+    -------
+    rows : list of Row
+    absent : dict of str to str
+        The reason why a backend that nobody asked for by name is not here.
+
+    Raises
+    ------
+    AbsentBackendError
+        If one of the backends or devices was asked for by name and is not here, or nothing is left to run.
+    """
+    found = present(*backends) if backends else _everything()
+    here = [one for one in found.frameworks if not devices or any(_is_on(one, device) for device in devices)]
+    for device in devices:
+        if not any(_is_on(one, device) for one in here):
+            there = ", ".join(dict.fromkeys(one.device for one in found.frameworks))
+            raise AbsentBackendError(f"no backend has a device {device!r}; there are {there or 'none'}")
+    rows = [Row(one, dtype) for one in here for dtype in one.dtypes if not dtypes or dtype in dtypes]
+    if not rows:
+        raise AbsentBackendError(f"there is nothing to run on: no backend here has {', '.join(dtypes) or 'any dtype'}")
+    return rows, found.absent
+
+
+def versions() -> dict[str, str]:
+    """The versions of the frameworks that are here."""
+    return _everything().versions
+
+
+def _is_on(one: Framework, device: str) -> bool:
+    return device in (one.device, one.device.partition(":")[0])
 
 
 def rows(*backends: str, dtypes: tuple[str, ...] = ()) -> list[Any]:
@@ -110,14 +125,15 @@ def rows(*backends: str, dtypes: tuple[str, ...] = ()) -> list[Any]:
     dtypes : tuple of str
         Which; all that a backend has if left out.
     """
-    found = []
-    for backend in backends or tuple(DTYPES):
-        if reason := present(backend):
-            found.append(pytest.param(None, id=backend, marks=pytest.mark.skip(reason=reason)))
-            continue
-        for device in _devices(backend):
-            for dtype in DTYPES[backend]:
-                if not dtypes or dtype in dtypes:
-                    row = Row(backend, device, dtype)
-                    found.append(pytest.param(row, id=str(row)))
-    return found
+    import pytest
+
+    here, absent = find()
+    found = [
+        pytest.param(row, id=str(row))
+        for row in here
+        if (not backends or row.backend in backends) and (not dtypes or row.dtype in dtypes)
+    ]
+    skipped = {name: reason for name, reason in absent.items() if not backends or name in backends}
+    return found + [
+        pytest.param(None, id=name, marks=pytest.mark.skip(reason=reason)) for name, reason in skipped.items()
+    ]

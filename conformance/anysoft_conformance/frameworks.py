@@ -1,0 +1,344 @@
+"""How each framework's arrays are made, read and differentiated: all that the suite knows of frameworks.
+
+Backends that anysoft has, built in or registered, and array_api_strict, the referee of the standard. A framework that
+is not listed here needs no line: what the standard gives is enough to make its arrays and to read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import platform
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import anysoft
+from anysoft_conformance.oracle import FORMATS
+
+Array = Any
+HostArray = np.ndarray[Any, Any]
+
+# judged although anysoft needs no adapter for it: nothing else is as strict, and it has several devices on any machine
+REFEREE = "array_api_strict"
+
+
+class AbsentBackendError(LookupError):
+    """A framework that was asked for by name and is not here; its text is one sentence that says what to do."""
+
+
+def _nothing(array: Array) -> None:
+    pass
+
+
+@functools.cache
+def cpu() -> str:
+    """The processor's name, where the system says it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Framework:
+    """A framework on one of its devices.
+
+    `asarray(values, dtype)` makes an array of the named dtype on the device, `asnumpy(array)` a NumPy array as it is.
+    `jacobian(function, x)` and `hessian(function, x)` are by reverse mode; None where there is no differentiation.
+    """
+
+    name: str
+    device: str
+    dtypes: tuple[str, ...]
+    xp: Any
+    asarray: Callable[[HostArray, str], Array]
+    asnumpy: Callable[[Array], HostArray]
+    device_of: Callable[[Array], str]
+    default_float: str = "float64"
+    lacking: frozenset[str] = frozenset()
+    wait: Callable[[Array], object] = _nothing
+    session: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    hardware: Callable[[], str] = cpu
+    jacobian: Callable[[Callable[[Array], Array], Array], Array] | None = None
+    hessian: Callable[[Callable[[Array], Array], Array], Array] | None = None
+
+    def has(self, dtype: str) -> bool:
+        """Whether it has a dtype on this device."""
+        return hasattr(self.xp, dtype) and dtype not in self.lacking
+
+    def host(self, array: Array) -> HostArray:
+        """A result as a NumPy array, widened to float64 if it is real."""
+        found = self.asnumpy(array)
+        return found if np.iscomplexobj(found) else found.astype(np.float64)
+
+
+def _numpy(device: str) -> Framework:
+    return Framework(
+        "numpy",
+        device,
+        ("float64", "float32", "float16"),
+        np,
+        asarray=lambda values, dtype: values.astype(dtype),
+        asnumpy=np.asarray,
+        device_of=lambda array: "cpu",
+    )
+
+
+def _torch(device: str) -> Framework:
+    import torch
+
+    functional = torch.autograd.functional
+
+    def asarray(values: HostArray, dtype: str) -> Array:
+        if any(stride < 0 for stride in values.strides) or not values.flags.writeable:
+            values = values.copy()  # torch has no negative strides and nothing read-only; all else survives
+        if values.dtype.kind == "u" and values.dtype.itemsize > 1:
+            values = values.astype(np.int64)
+        return torch.from_numpy(values).to(device=device, dtype=getattr(torch, dtype))
+
+    def asnumpy(array: Array) -> HostArray:
+        array = array.detach().cpu().resolve_conj()
+        return np.asarray((array.double() if array.dtype is torch.bfloat16 else array).numpy())
+
+    return Framework(
+        "torch",
+        device,
+        ("float64", "float32", "float16", "bfloat16") if "mps" not in device else ("float32", "float16", "bfloat16"),
+        torch,
+        asarray,
+        asnumpy,
+        device_of=lambda array: str(array.device),
+        default_float=str(torch.get_default_dtype()).rpartition(".")[2],
+        lacking=frozenset({"float64", "complex128"} if "mps" in device else ()),
+        wait=lambda array: torch.cuda.synchronize(device) if "cuda" in device else None,
+        hardware=lambda: torch.cuda.get_device_name(device) if "cuda" in device else cpu(),
+        jacobian=functional.jacobian,
+        hessian=functional.hessian,
+    )
+
+
+def _jax(device: str) -> Framework:
+    import jax
+
+    # its place before JAX 0.8
+    home = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    (adapter,) = anysoft.registry.installed("jax")
+    place = dict(zip(adapter.devices, jax.devices(), strict=True))[device]
+    names = {one: name for name, one in zip(adapter.devices, jax.devices(), strict=True)}
+
+    # compiled, because eager reverse mode costs a second a call; once for each function, whatever the shape
+    @functools.lru_cache(maxsize=256)
+    def derivative(order: Callable[..., Any], function: Callable[[Array], Array]) -> Any:
+        return jax.jit(order(function))
+
+    return Framework(
+        "jax",
+        device,
+        ("float64", "float32", "float16", "bfloat16"),
+        jax.numpy,
+        asarray=lambda values, dtype: jax.device_put(values.astype(jax.numpy.dtype(dtype)), place),
+        asnumpy=np.asarray,
+        device_of=lambda array: ", ".join(sorted(names[one] for one in array.devices())),
+        wait=lambda array: array.block_until_ready(),
+        session=functools.partial(home.enable_x64, True),  # without it JAX has no float64
+        hardware=lambda: cpu() if place.platform == "cpu" else str(place.device_kind),
+        jacobian=lambda function, x: derivative(jax.jacrev, function)(x),
+        hessian=lambda function, x: derivative(jax.hessian, function)(x),
+    )
+
+
+def _cupy(device: str) -> Framework:
+    import cupy
+
+    number = int(device.partition(":")[2])
+
+    def asarray(values: HostArray, dtype: str) -> Array:
+        with cupy.cuda.Device(number):
+            return cupy.asarray(values.astype(dtype))
+
+    return Framework(
+        "cupy",
+        device,
+        ("float64", "float32", "float16"),
+        cupy,
+        asarray,
+        asnumpy=lambda array: np.asarray(array.get()),
+        device_of=lambda array: f"cuda:{array.device.id}",
+        wait=lambda array: cupy.cuda.get_current_stream().synchronize(),
+        hardware=lambda: str(cupy.cuda.runtime.getDeviceProperties(number)["name"].decode()),
+    )
+
+
+def _standard(name: str, device: str) -> Framework:
+    """Any other framework: all that is known of it is the array API standard, found in the module of its name."""
+    xp = importlib.import_module(name)
+    known = {_device_name(one): one for one in _standard_devices(xp)}
+    place = known.get(device)
+    try:
+        info = xp.__array_namespace_info__()
+        here, every = info.dtypes(device=place), info.dtypes()
+        default = str(info.default_dtypes(device=place)["real floating"]).rpartition(".")[2]
+    except (AttributeError, NotImplementedError, TypeError):
+        here = every = {}
+        default = "float64"
+    lacking = frozenset(every) - frozenset(here)
+
+    def asarray(values: HostArray, dtype: str) -> Array:
+        wanted = getattr(xp, dtype)
+        # by NumPy where it has the dtype; only an unusual framework has one that NumPy lacks
+        given = values.astype(dtype) if dtype not in FORMATS or hasattr(np, dtype) else values
+        return xp.asarray(given, dtype=wanted, device=place) if place is not None else xp.asarray(given, dtype=wanted)
+
+    def asnumpy(array: Array) -> HostArray:
+        if place is not None and len(known) > 1:
+            array = array.to_device(next(iter(known.values())))
+        return np.asarray(np.from_dlpack(array) if hasattr(array, "__dlpack__") else array)
+
+    return Framework(
+        name,
+        device,
+        tuple(dtype for dtype in FORMATS if hasattr(xp, dtype) and dtype not in lacking),
+        xp,
+        asarray,
+        asnumpy,
+        device_of=lambda array: _device_name(getattr(array, "device", device)),
+        default_float=default,
+        lacking=lacking,
+    )
+
+
+def _standard_devices(xp: Any) -> Sequence[Any]:
+    try:
+        return tuple(xp.__array_namespace_info__().devices())
+    except (AttributeError, NotImplementedError, TypeError):
+        return ()
+
+
+def _device_name(device: Any) -> str:
+    """`array_api_strict.Device('device1')` is `device1`."""
+    return str(device).rpartition("('")[2].removesuffix("')")
+
+
+_MAKERS: dict[str, Callable[[str], Framework]] = {"numpy": _numpy, "torch": _torch, "jax": _jax, "cupy": _cupy}
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The frameworks that are here, one for each of their devices, their versions, and why others are absent."""
+
+    frameworks: tuple[Framework, ...]
+    versions: dict[str, str]
+    absent: dict[str, str]
+
+
+def known(*, referee: bool = True) -> tuple[str, ...]:
+    """The names of all backends that anysoft has, and of the referee."""
+    names = [found.name for found in anysoft.registry.installed()]
+    return (*names, REFEREE) if referee and REFEREE not in names else tuple(names)
+
+
+def present(*names: str, referee: bool = True) -> Present:
+    """The frameworks that are here, each on all of its devices.
+
+    Parameters
+    ----------
+    *names : str
+        Only these; all that anysoft has a backend for, and the referee, if left out.
+    referee : bool
+        Whether array_api_strict counts when nothing is named.
+
+    Returns
+    -------
+    Present
+
+    Raises
+    ------
+    AbsentBackendError
+        If one of `names` is unknown or not here.
+    """
+    everything = known(referee=referee or REFEREE in names)
+    for name in names:
+        if name not in everything:
+            raise AbsentBackendError(f"there is no backend named {name!r}; there are {', '.join(everything)}")
+    here: list[Framework] = []
+    versions: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    for name in names or everything:
+        found = _found(name)
+        if isinstance(found, str):
+            if name in names:
+                raise AbsentBackendError(found)
+            absent[name] = found
+            continue
+        devices, versions[name] = found
+        make = _MAKERS.get(name, functools.partial(_standard, name))
+        try:
+            here += [make(device) for device in devices]
+        except ImportError as error:
+            absent[name] = f"{name} has no namespace to make arrays with ({error})"
+    return Present(tuple(here), versions, absent)
+
+
+def _found(name: str) -> tuple[tuple[str, ...], str] | str:
+    """Devices and version of a backend, or the reason why it is absent."""
+    if name == REFEREE and importlib.util.find_spec(name) is None:
+        return f"{name} is not installed; pip install {name.replace('_', '-')}"
+    for installed in anysoft.registry.installed(name):
+        if installed.reason:
+            return installed.reason
+        if name in _MAKERS:
+            return installed.devices, installed.version or ""
+    module: types.ModuleType = importlib.import_module(name)
+    devices = tuple(map(_device_name, _standard_devices(module))) or ("cpu",)
+    return devices, getattr(module, "__version__", "")
+
+
+def native(name: str, function: str) -> tuple[str, Callable[..., Any]]:
+    """What a framework has of its own for one of anysoft's functions: its name, and how it is called.
+
+    Raises
+    ------
+    LookupError
+        By this function or by the call, if there is none, or none with such an option; its text says which.
+    """
+    if name == "numpy":
+        try:
+            return f"scipy.special.{function}", getattr(importlib.import_module("scipy.special"), function)
+        except ImportError:
+            reason = "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
+            raise LookupError(reason) from None
+        except AttributeError:
+            raise LookupError(f"neither NumPy nor SciPy has a {function} of its own") from None
+
+    def call(x: Array, *more: Any, **options: Any) -> Any:
+        with anysoft.options(path="native"):
+            return getattr(anysoft, function)(x, *more, **options)
+
+    return f"{'cupyx.scipy.special' if name == 'cupy' else name}.{function}", call
+
+
+def scipy_version() -> str | None:
+    """The version of SciPy, whose functions are NumPy's natives; None where it is not installed."""
+    try:
+        return version("scipy") if importlib.util.find_spec("scipy") else None
+    except PackageNotFoundError:
+        return None
+
+
+def families(found: Sequence[Framework]) -> Iterator[Framework]:
+    """One framework for each kind of device: what `cuda:0` shows, `cuda:1` shows too."""
+    seen = set()
+    for one in found:
+        kind = (one.name, one.device.partition(":")[0])
+        if kind not in seen:
+            seen.add(kind)
+            yield one

@@ -1,0 +1,73 @@
+"""The suite as pytest runs it: its options, what is here in the header, and the known failures.
+
+pytest --pyargs anysoft_conformance --backend torch --device cuda --path generic
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from anysoft_conformance import suite
+from anysoft_conformance.frameworks import AbsentBackendError
+from anysoft_conformance.rows import Row, find, versions
+
+_PATHS = (*suite.PATHS, suite.NATIVE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options that choose the rows."""
+    group = parser.getgroup("anysoft conformance")
+    group.addoption("--backend", action="append", default=[], metavar="B", help="only this framework; repeat for more")
+    group.addoption("--device", action="append", default=[], metavar="D", help="only this device; cuda is every cuda:i")
+    group.addoption("--path", action="append", default=[], choices=_PATHS, help="only this path; repeat for more")
+    group.addoption("--full", action="store_true", help="the full sweep: more cases, axes of 10⁷, more random rows")
+    group.addoption(
+        "--known-failures", metavar="FILE", type=Path, help="known failures of a backend that anysoft does not ship"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """JAX has no float64 unless it is told to; and what it compiles for one path it need not compile for the next."""
+    if importlib.util.find_spec("jax") is not None:
+        jax = importlib.import_module("jax")
+        jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Versions and devices, one line a backend; absent ones with the reason."""
+    rows, absent = selected(config)
+    lines = []
+    for backend in dict.fromkeys(row.backend for row in rows):
+        devices = dict.fromkeys(row.device for row in rows if row.backend == backend)
+        lines.append(f"{backend} {versions()[backend]} on {', '.join(devices)}")
+    return lines + [f"{name}: absent, {reason}" for name, reason in absent.items()]
+
+
+def selected(config: pytest.Config) -> tuple[list[Row], dict[str, str]]:
+    """The rows that the command line asks for; what was named and is not here is an error."""
+    try:
+        return find(config.getoption("--backend"), config.getoption("--device"))
+    except AbsentBackendError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def checks(config: pytest.Config) -> list[suite.Check]:
+    """The checks that the command line asks for."""
+    rows, _ = selected(config)
+    paths = config.getoption("--path") or suite.PATHS
+    return list(suite.checks(rows, paths, full=config.getoption("--full")))
+
+
+def known_failure(config: pytest.Config, check: suite.Check) -> suite.KnownFailure | None:
+    """The known failure that covers a check; those in the user's own file come first."""
+    if check.path == suite.NATIVE:
+        return None
+    own = config.getoption("--known-failures")
+    entries = suite.read_known_failures(own.read_text(encoding="utf-8")) if own else ()
+    return next((entry for entry in entries if entry.covers(check.id)), None) or suite.known_failure(check)

@@ -1,0 +1,132 @@
+"""The suite: every check on every row, and the failures that are known."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import importlib.resources
+import tomllib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anysoft
+from anysoft_conformance.corpus import Case
+from anysoft_conformance.frameworks import native
+from anysoft_conformance.judgement import Verdict, What, applies, differentiable, judge_case, name_of
+from anysoft_conformance.rows import Row
+from anysoft_conformance.subjects import SUBJECTS, Subject
+
+# Counted up with every change of the contract: what is asked, or how it is judged. A report names the one it was made
+# with, so that an old report is not read as a new one.
+VERSION = 1
+
+PATHS = ("auto", "generic")
+NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One case of one function on one row by one path; `run` judges it."""
+
+    subject: Subject
+    case: Case
+    row: Row
+    path: str
+    what: What = "value"
+
+    @property
+    def id(self) -> str:
+        """Its name, the same on every machine that has the row."""
+        return name_of(self.subject.name, self.case.name, self.what, str(self.row), self.path)
+
+    def run(self) -> Verdict:
+        """Judge it. A warning from anysoft is a failure; natives may warn of what the verdict says."""
+        call = _call(self.subject.name, self.row.backend, self.path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore" if self.path == NATIVE else "error")
+            return judge_case(self.subject, self.case, self.row, call, path=self.path, what=self.what)
+
+
+@functools.cache
+def _call(function: str, backend: str, path: Any) -> Callable[..., Any]:
+    """One function object for each, so that what a framework compiles for it is compiled once."""
+    if path == NATIVE:
+        try:
+            return native(backend, function)[1]
+        except LookupError as error:
+            return functools.partial(_absent, str(error))
+    exported = getattr(anysoft, function)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        with anysoft.options(path=path):
+            return exported(*arguments, **options)
+
+    return call
+
+
+def _absent(reason: str, *_: Any, **__: Any) -> Any:
+    raise LookupError(reason)
+
+
+def checks(rows: Iterable[Row], paths: Sequence[str] = PATHS, *, full: bool = False) -> Iterator[Check]:
+    """Every check on these rows, by function and case, so that one truth serves all rows while it is remembered.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+    paths : sequence of {"auto", "generic", "native"}
+    full : bool
+        The cases of the full sweep too.
+    """
+    rows = tuple(rows)
+    kinds: tuple[What, ...] = ("value", "gradient", "hessian")
+    for subject in SUBJECTS.values():
+        for case in subject.cases:
+            if case.full and not full:
+                continue
+            for row in rows:
+                if not applies(case, row):
+                    continue
+                for what in kinds:
+                    if what == "value" or differentiable(subject, case, row, what, full=full):
+                        yield from (Check(subject, case, row, path, what) for path in paths)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Known failures
+
+
+@dataclass(frozen=True)
+class KnownFailure:
+    """What a backend cannot keep: the checks (globs over their ids), the cause, and where upstream knows of it."""
+
+    checks: tuple[str, ...]
+    cause: str
+    link: str
+
+    def covers(self, check: str) -> bool:
+        """Whether a check is one of these."""
+        return any(fnmatch.fnmatchcase(check, pattern) for pattern in self.checks)
+
+
+@functools.cache
+def known_failures(backend: str) -> tuple[KnownFailure, ...]:
+    """What is known of a backend, from its file; nothing for one that has none."""
+    file = importlib.resources.files(__package__) / "known_failures" / f"{backend}.toml"
+    if not file.is_file():
+        return ()
+    return read_known_failures(file.read_text(encoding="utf-8"))
+
+
+def read_known_failures(text: str) -> tuple[KnownFailure, ...]:
+    """Known failures from TOML: ``[[failure]]`` with ``checks``, ``cause`` and ``link``."""
+    entries = tomllib.loads(text).get("failure", [])
+    return tuple(KnownFailure(tuple(entry["checks"]), entry["cause"], entry["link"]) for entry in entries)
+
+
+def known_failure(verdict: Verdict | Check) -> KnownFailure | None:
+    """The entry that covers a check, if there is one; natives have none."""
+    backend = verdict.backend if isinstance(verdict, Verdict) else verdict.row.backend
+    return next((entry for entry in known_failures(backend) if entry.covers(verdict.id)), None)
