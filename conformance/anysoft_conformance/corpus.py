@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from anysoft_conformance import long_rows
 from anysoft_conformance.oracle import FORMATS, FloatArray, round_to
 from anysoft_conformance.truths import Axis, Problem
 
@@ -554,6 +555,8 @@ LENGTHS = (
          "own rounding is past the contract", at=PLACES, dtypes=FLOATS, derivatives=False),
     Case("long_column", lambda dtype: _column(_long(LONG, 2.0, 1.0)), "along axis 0 most frameworks add one by one",
          axis=0, at=PLACES, dtypes=FLOATS, derivatives=False),
+    Case("long_exact", lambda dtype: long_rows.normal(LONG), "10⁶ terms that are all different; the truth is shipped",
+         at=PLACES, dtypes=FLOATS, derivatives=False),
     Case("long_halves", lambda dtype: np.zeros(70_000), "a sum in halves overflows at 65 504, or stops at 256 "
          "(last#43, executorch#20090, jax#40409)", dtypes=HALVES, at=(0, 1, 69_999), derivatives=False),
     Case("long_halves_uneven", lambda dtype: _long(70_000, 2.0, 1.0), "the same with terms that differ",
@@ -561,6 +564,8 @@ LENGTHS = (
     Case("vocabulary", lambda dtype: _long(50_257, 14.0, 2.5), "one row of a language model's logits",
          at=(*range(0, 50_257, 101), 22_942), derivatives=False),
     Case("very_long", lambda dtype: _long(10_000_000, 2.0, 1.0), "10⁷ terms", at=PLACES, dtypes=FLOATS,
+         derivatives=False, full=True),
+    Case("very_long_exact", lambda dtype: long_rows.normal(10_000_000), "10⁷ of them", at=PLACES, dtypes=FLOATS,
          derivatives=False, full=True),
     Case("very_long_column", lambda dtype: _column(_long(10_000_000, 2.0, 1.0)), "and along axis 0", axis=0,
          at=PLACES, dtypes=FLOATS, derivatives=False, full=True),

@@ -11,7 +11,6 @@ import functools
 import importlib
 import importlib.util
 import platform
-import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +52,9 @@ class Framework:
     """A framework on one of its devices.
 
     `asarray(values, dtype)` makes an array of the named dtype on the device, `asnumpy(array)` a NumPy array as it is.
-    `jacobian(function, x)` and `hessian(function, x)` are by reverse mode; None where there is no differentiation.
+    `default_float` is what an integer becomes, `lacking` the dtypes that the device has not, `subnormal` whether it
+    computes with numbers below the smallest normal one. `jacobian(function, x)` and `hessian(function, x)` are by
+    reverse mode; None where there is no differentiation.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Framework:
     device_of: Callable[[Array], str]
     default_float: str = "float64"
     lacking: frozenset[str] = frozenset()
+    subnormal: bool = True
     wait: Callable[[Array], object] = _nothing
     session: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     hardware: Callable[[], str] = cpu
@@ -148,6 +150,7 @@ def _jax(device: str) -> Framework:
         asarray=lambda values, dtype: jax.device_put(values.astype(jax.numpy.dtype(dtype)), place),
         asnumpy=np.asarray,
         device_of=lambda array: ", ".join(sorted(names[one] for one in array.devices())),
+        subnormal=place.platform != "cpu",  # XLA on the CPU flushes them to 0
         wait=lambda array: array.block_until_ready(),
         session=functools.partial(home.enable_x64, True),  # without it JAX has no float64
         hardware=lambda: cpu() if place.platform == "cpu" else str(place.device_kind),
@@ -179,29 +182,32 @@ def _cupy(device: str) -> Framework:
 
 
 def _standard(name: str, device: str) -> Framework:
-    """Any other framework: all that is known of it is the array API standard, found in the module of its name."""
-    xp = importlib.import_module(name)
-    known = {_device_name(one): one for one in _standard_devices(xp)}
-    place = known.get(device)
+    """Any other framework: all that is known of it is the array API standard, in the namespace that it is called by."""
+    xp = _namespace(name)
+    places = {_device_name(one): one for one in _standard_devices(xp)}
+    place = places.get(device)
     try:
         info = xp.__array_namespace_info__()
         here, every = info.dtypes(device=place), info.dtypes()
-        default = str(info.default_dtypes(device=place)["real floating"]).rpartition(".")[2]
     except (AttributeError, NotImplementedError, TypeError):
         here = every = {}
-        default = "float64"
     lacking = frozenset(every) - frozenset(here)
+    there = {} if place is None else {"device": place}
 
     def asarray(values: HostArray, dtype: str) -> Array:
-        wanted = getattr(xp, dtype)
         # by NumPy where it has the dtype; only an unusual framework has one that NumPy lacks
         given = values.astype(dtype) if dtype not in FORMATS or hasattr(np, dtype) else values
-        return xp.asarray(given, dtype=wanted, device=place) if place is not None else xp.asarray(given, dtype=wanted)
+        return xp.asarray(given, dtype=getattr(xp, dtype), **there)
 
     def asnumpy(array: Array) -> HostArray:
-        if place is not None and len(known) > 1:
-            array = array.to_device(next(iter(known.values())))
-        return np.asarray(np.from_dlpack(array) if hasattr(array, "__dlpack__") else array)
+        if len(places) > 1:
+            array = array.to_device(next(iter(places.values())))
+        if str(array.dtype).endswith("bfloat16"):
+            array = xp.astype(array, xp.float32)  # NumPy has none
+        try:
+            return np.asarray(np.from_dlpack(array))
+        except (AttributeError, BufferError, RuntimeError, TypeError):
+            return np.asarray(array)
 
     return Framework(
         name,
@@ -210,10 +216,33 @@ def _standard(name: str, device: str) -> Framework:
         xp,
         asarray,
         asnumpy,
-        device_of=lambda array: _device_name(getattr(array, "device", device)),
-        default_float=default,
+        device_of=lambda array: device if place is None else _device_name(getattr(array, "device", device)),
+        default_float=_default_float(xp, there),
         lacking=lacking,
+        wait=asnumpy,  # whatever is lazy is computed where it is looked at
     )
+
+
+def _namespace(name: str) -> Any:
+    """The one that the backend gives its arrays, which may mend what the raw module lacks; else the module itself."""
+    module = importlib.import_module(name)
+    backend = anysoft.registry._BACKENDS.get(name)
+    if backend is None:
+        return module
+    make = getattr(module, "asarray", None)
+    if make is None:
+        owner, _, kind = next(iter(backend.arrays), name).partition(":")
+        make = getattr(importlib.import_module(owner), kind)
+    return backend.namespace(make(np.zeros(1, dtype=np.float32)))
+
+
+def _default_float(xp: Any, there: dict[str, Any]) -> str:
+    """What an integer becomes; where the namespace does not say, what half of one is."""
+    try:
+        default = xp.__array_namespace_info__().default_dtypes(**there)["real floating"]
+    except (AttributeError, NotImplementedError, TypeError):
+        default = xp.asarray(0.5, **there).dtype
+    return str(default).rpartition(".")[2]
 
 
 def _standard_devices(xp: Any) -> Sequence[Any]:
@@ -281,10 +310,7 @@ def present(*names: str, referee: bool = True) -> Present:
             continue
         devices, versions[name] = found
         make = _MAKERS.get(name, functools.partial(_standard, name))
-        try:
-            here += [make(device) for device in devices]
-        except ImportError as error:
-            absent[name] = f"{name} has no namespace to make arrays with ({error})"
+        here += [make(device) for device in devices]
     return Present(tuple(here), versions, absent)
 
 
@@ -295,11 +321,14 @@ def _found(name: str) -> tuple[tuple[str, ...], str] | str:
     for installed in anysoft.registry.installed(name):
         if installed.reason:
             return installed.reason
-        if name in _MAKERS:
-            return installed.devices, installed.version or ""
-    module: types.ModuleType = importlib.import_module(name)
-    devices = tuple(map(_device_name, _standard_devices(module))) or ("cpu",)
-    return devices, getattr(module, "__version__", "")
+        if name not in _MAKERS:
+            try:
+                _namespace(name)
+            except (AttributeError, ImportError, TypeError) as error:
+                return f"{name} has no namespace to make arrays with ({error})"
+        return installed.devices, installed.version or ""
+    xp = importlib.import_module(name)
+    return tuple(map(_device_name, _standard_devices(xp))) or ("cpu",), getattr(xp, "__version__", "")
 
 
 def native(name: str, function: str) -> tuple[str, Callable[..., Any]]:

@@ -147,9 +147,15 @@ def log_softmax(x: Sequence[float], temperature: float = 1.0) -> list[Number]:
 
 
 def row(
-    x: Sequence[float] | FloatArray, temperature: float = 1.0, at: Sequence[int] | None = None
+    x: Sequence[float] | FloatArray,
+    temperature: float = 1.0,
+    at: Sequence[int] | None = None,
+    log_rest: Number | None = None,
 ) -> tuple[Number, list[Number], list[Number]]:
-    """logsumexp, softmax and log_softmax of one row, which share their exponentials; the latter two at some places."""
+    """logsumexp, softmax and log_softmax of one row, which share their exponentials; the latter two at some places.
+
+    `log_rest` is log Σ exp((x − max)/T) where it is known already: for a long row, that is nearly all of the work.
+    """
     if not temperature >= 0:
         raise ValueError(f"temperature must be at least 0, not {temperature}")
     x = np.asarray(x, dtype=np.float64)
@@ -165,9 +171,10 @@ def row(
     bits = BITS
     while True:
         with precision(bits):
-            logs, probabilities, log_rest = _shifted(values.tolist(), counts.tolist(), chosen.tolist(), temperature)
+            terms = [] if log_rest is not None else list(zip(values.tolist(), counts.tolist(), strict=True))
+            logs, probabilities, log_sum = _shifted(top, terms, chosen.tolist(), temperature, log_rest)
             shift = number(top) / number(temperature)
-            total = shift + log_rest
+            total = shift + log_sum
             # The two can cancel, but never fully: by Lindemann's theorem a sum of exponentials of rational numbers
             # is 1 only where it is exp(0) alone, and then both are 0. So more bits always suffice.
             if total == 0 or abs(total) > abs(shift) * number(2.0 ** (120 - bits)):
@@ -176,14 +183,14 @@ def row(
 
 
 def _shifted(
-    values: list[float], counts: list[int], chosen: list[float], temperature: float
+    top: float, terms: list[tuple[float, int]], chosen: list[float], temperature: float, log_rest: Number | None
 ) -> tuple[list[Number], list[Number], Number]:
-    """log_softmax and softmax of the chosen entries, and log Σ exp((x − max)/T); `values` ascend.
+    """log_softmax and softmax of the chosen entries, and log Σ exp((x − max)/T); `terms` are values and their counts.
 
     The sum is kept as 1 + rest: log1p(rest) has all its digits where the rest is tiny. Every other operation adds
     numbers of one sign, so nothing cancels.
     """
-    t, largest = number(temperature), number(values[-1])
+    t, largest = number(temperature), number(top)
     zero, minus_infinity = number(0.0), number(-math.inf)
 
     # a row of any length must fit into memory
@@ -194,11 +201,15 @@ def _shifted(
         distance = (number(value) - largest) / t
         return distance, library.exp(distance)
 
-    rest = sum((term(value)[1] * count for value, count in zip(values[:-1], counts, strict=False)), zero)
-    rest += counts[-1] - 1
-    total, log_rest = 1 + rest, library.log1p(rest)
-    terms = [term(value) for value in chosen]
-    return [distance - log_rest for distance, _ in terms], [e / total for _, e in terms], log_rest
+    if log_rest is None:
+        rest = sum((term(value)[1] * count for value, count in terms if value != top), zero)
+        rest += sum(count for value, count in terms if value == top) - 1
+        log_rest = library.log1p(rest)
+        total = 1 + rest
+    else:
+        total = library.exp(log_rest)
+    found = [term(value) for value in chosen]
+    return [distance - log_rest for distance, _ in found], [e / total for _, e in found], log_rest
 
 
 def _limit(
@@ -245,6 +256,7 @@ def truths(
     temperature: float = 1.0,
     *,
     at: Sequence[int] | None = None,
+    log_rest: Number | None = None,
     advance: Callable[[int], object] = lambda rows: None,
 ) -> dict[Function, Truth]:
     """The exact values of all three functions, in the time of one: they share their exponentials.
@@ -255,6 +267,8 @@ def truths(
         As in `truth`.
     at : sequence of int, optional
         Along `axis`, the places whose softmax and log_softmax are wanted; all of them if left out.
+    log_rest : gmpy2.mpfr or mpmath.mpf, optional
+        Of a single row, log Σ exp((x − max)/temperature), where it is known already.
     advance : callable
         Told of each row that is done, for a progress bar.
 
@@ -270,7 +284,7 @@ def truths(
     shares: list[Number] = []
     logs: list[Number] = []
     for line in rows:
-        total, probabilities, log_probabilities = row(line, temperature, at)
+        total, probabilities, log_probabilities = row(line, temperature, at, log_rest)
         totals.append(total)
         shares += probabilities
         logs += log_probabilities

@@ -34,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if importlib.util.find_spec("jax") is not None:
         jax = importlib.import_module("jax")
         jax.config.update("jax_enable_x64", True)
+        if not config.pluginmanager.hasplugin("cacheprovider"):
+            return
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -47,6 +49,23 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         devices = dict.fromkeys(row.device for row in rows if row.backend == backend)
         lines.append(f"{backend} {versions()[backend]} on {', '.join(devices)}")
     return lines + [f"{name}: absent, {reason}" for name, reason in absent.items()]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is asked on rows of its own is asked on the rows of the command line only."""
+    chosen = {str(row) for row in selected(config)[0]}
+    paths = config.getoption("--path")
+
+    def wanted(item: pytest.Item) -> bool:
+        parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        row, path = parameters.get("row"), parameters.get("path")
+        if config.getoption("--backend") and "row" in parameters and row is None:
+            return False  # the skip of a backend that nobody asked for
+        return (not isinstance(row, Row) or str(row) in chosen) and (not paths or path is None or path in paths)
+
+    kept = [item for item in items if wanted(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
 
 
 def selected(config: pytest.Config) -> tuple[list[Row], dict[str, str]]:

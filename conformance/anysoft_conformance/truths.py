@@ -16,7 +16,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from anysoft_conformance import oracle
+from anysoft_conformance import long_rows, oracle
 from anysoft_conformance.oracle import FloatArray, Number, Truth, number, precision
 
 INF, NAN = math.inf, math.nan
@@ -245,7 +245,8 @@ def _complex_special(z: np.ndarray[Any, Any]) -> Any:
 
 def _of_mpmath(values: list[Any], conditions: list[float]) -> Truth:
     """Numbers of mpmath as those of the oracle's library: by their digits, because gmpy2 takes no mpf."""
-    return exact([number(mpmath.nstr(value, 60)) for value in values], conditions)
+    with precision(2 * oracle.BITS):
+        return exact([number(mpmath.nstr(value, 60)) for value in values], conditions)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,7 +290,11 @@ def _normalised_row(line: Line, function: oracle.Function, at: tuple[int, ...] |
 @functools.lru_cache(maxsize=2048)
 def _of_row(x: bytes, temperature: float, at: tuple[int, ...] | None) -> dict[oracle.Function, Truth]:
     """All three functions of one row, remembered because each is asked for in turn."""
-    found = oracle.truths(np.frombuffer(x)[None], -1, temperature, at=at)
+    row = np.frombuffer(x)
+    known = long_rows.shipped(row) if temperature == 1.0 and row.size >= long_rows.LEAST else None
+    with precision(2 * oracle.BITS):
+        log_rest = None if known is None else number(known)
+    found = oracle.truths(row[None], -1, temperature, at=at, log_rest=log_rest)
     return {function: truth.map(lambda part: part[0]) for function, truth in found.items()}
 
 
