@@ -41,8 +41,17 @@ def logsumexp(x: Array, axis: int, keepdims: bool = True) -> Array:
     near = value.abs() < 0.5
     if near.any():
         rows = x.movedim(axis, -1)[near.movedim(axis, -1)[..., 0] if keepdims else near]
-        value.masked_scatter_(near, _logsumexp_of_long_rows(rows, -1, False))
+        value.masked_scatter_(near, _logsumexp_near_zero(rows))
     return value
+
+
+def _logsumexp_near_zero(x: Array) -> Array:
+    """Ties of the maximum counted apart: beside a sum of 1 or more, each small term would lose a rounding."""
+    m = x.amax(-1, keepdim=True)
+    e = torch.sub(x, m).exp_()
+    tied = e == 1
+    rest = e.masked_fill_(tied, 0.0).sum(-1)
+    return rest.add_(tied.sum(-1) - 1).log1p_().add_(m[..., 0])
 
 
 def _logsumexp_of_long_rows(x: Array, axis: int, keepdims: bool) -> Array:

@@ -42,7 +42,7 @@ class Case:
 
     `on` names the functions that it is for, `dtypes` those it is for if not all, and `result` the dtype of the result
     where it is not the input's. A case that `raises` wants that error, with `match` in its text. `full` cases are for
-    the full sweep, and `at` are the places along the axis that are judged, if not all.
+    the full sweep, `at` are the places along the axis that are judged, if not all, and `others` the arrays after `x`.
     """
 
     name: str
@@ -59,11 +59,12 @@ class Case:
     derivatives: bool = True
     full: bool = False
     at: tuple[int, ...] | None = None
+    others: tuple[Values, ...] = ()
 
     @property
     def arrays(self) -> tuple[Values, ...]:
         """The positional arrays."""
-        return (self.x,)
+        return (self.x, *self.others)
 
     def needs(self) -> set[str]:
         """The dtypes that it takes beside the row's own."""
@@ -138,6 +139,11 @@ LOGITS = (
     Case("dominated_many", (1, -9, -9.5, -10, -10.5, -11, -11.5, -12), "one large, many small"),
     Case("normalised", (math.log(0.25), math.log(0.75)), "log-probabilities: the sum is 1, its logarithm almost 0"),
     Case("normalised_many", (-math.log(8),) * 8, "the same, tied"),
+    Case(
+        "normalised_beside",
+        tuple(-0.6931472830894565 - gap for gap in (20.0, 20.0, 0.0, 17.0, 16.0, 0.0, 17.0, 19.0)),
+        "the same: two leaders, and small ones beside them",
+    ),
     Case("normalised_three", (-0.44825270771980286, -1.0226813554763794, -6.4207658767700195), "the same, uneven"),
     Case("runner_up", (0, -0.01, *([-22.0] * 98)), "beside two large terms, each small one loses a rounding"),
     Case("huge", (1000, 1000), "the naive formula overflows"),

@@ -120,11 +120,12 @@ class _NotOfferedError(Exception):
 
 def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
     problem, arrays, options = _given(subject, case, row)
+    arguments = (*arrays, case.axis) if subject.along else arrays
     if case.raises is not None:
-        _refused(case, call, (*arrays, case.axis), options)
+        _refused(case, call, arguments, options)
         return {}
     before = [row.host(array) for array in (*arrays, *options.values()) if _is_array(row, array)]
-    result = _called(call, (*arrays, case.axis), options)
+    result = _called(call, arguments, options)
     for was, array in zip(before, (a for a in (*arrays, *options.values()) if _is_array(row, a)), strict=True):
         if not np.array_equal(was, row.host(array), equal_nan=True):
             raise _BrokenError("argument", "an argument was written to")
@@ -151,7 +152,7 @@ def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..
     _, (x, *_), options = _given(subject, case, row)
     differentiate = getattr(row.framework, {"gradient": "jacobian", "hessian": "hessian"}[what])
     truth, finite = _derivative(subject.name, case, row.dtype, row.framework.default_float, what)
-    result = row.host(_called(differentiate, (_alone(call, case.axis, tuple(options.items())), x), {}))
+    result = row.host(_called(differentiate, (_alone(call, case.axis if subject.along else _NO_AXIS, options), x), {}))
     if result.shape != truth.high.shape:
         raise _BrokenError("shape", f"a derivative of shape {result.shape} where {truth.high.shape} is right")
     if np.isnan(result).any():
@@ -161,13 +162,17 @@ def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..
 
 
 class _Alone:
-    """A function of the array alone; equal ones are one, so that a framework compiles it once."""
+    """A function of the array alone; without options one for each call and axis, which a framework compiles once."""
 
-    def __init__(self, call: Callable[..., Any], axis: Any, options: dict[str, Any]) -> None:
-        self.call, self.axis, self.options = call, axis, options
+    def __init__(self, call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> None:
+        self.call, self.options = call, options
+        self.axis = () if axis is _NO_AXIS else (axis,)
 
     def __call__(self, x: Array) -> Array:
-        return self.call(x, self.axis, **self.options)
+        return self.call(x, *self.axis, **self.options)
+
+
+_NO_AXIS = object()
 
 
 @functools.lru_cache(maxsize=64)
@@ -175,8 +180,8 @@ def _shared(call: Callable[..., Any], axis: Any) -> _Alone:
     return _Alone(call, axis, {})
 
 
-def _alone(call: Callable[..., Any], axis: Any, options: tuple[tuple[str, Any], ...]) -> _Alone:
-    return _Alone(call, axis, dict(options)) if options else _shared(call, axis)
+def _alone(call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> _Alone:
+    return _Alone(call, axis, options) if options else _shared(call, axis)
 
 
 def _given(subject: Subject, case: Case, row: Row) -> tuple[Problem, tuple[Array, ...], dict[str, Any]]:

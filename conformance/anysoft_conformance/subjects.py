@@ -19,12 +19,14 @@ class Subject:
     """A function, and what it should return: a truth for each of its results.
 
     `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
+    `along` says whether it takes an axis, after its arrays.
     """
 
     name: str
     truth: Callable[[Problem], tuple[Truth, ...]]
     gradient: Callable[[Problem], Truth] | None = None
     hessian: Callable[[Problem], Truth] | None = None
+    along: bool = True
 
     @property
     def cases(self) -> tuple[Case, ...]:
