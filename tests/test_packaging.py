@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anysoft_conformance.suite import read_known_failures
 
 import anysoft
 from anysoft import registry
 
 ROOT = Path(__file__).parent.parent
 PLUGIN = Path(__file__).parent / "plugin"
+MLX = Path(__file__).parent / "mlx_backend"
 PACKAGES = {"anysoft": "anysoft", "anysoft_backends": "backends", "anysoft_conformance": "conformance"}
 
 
@@ -145,6 +148,9 @@ def test_the_sdist_holds_the_tests_and_gives_the_same_wheel(site: Path, tmp_path
 # ---------------------------------------------------------------------------------------------------------------------
 # A third party's
 
+# functions, special values, masks and everything near zero; the whole suite takes minutes
+SOME = "test_suite and float32 and (moderate- or dominated- or masked_ or infinite- or nan_beside or spread or kept_)"
+
 # Counts how often the entry points are looked up, without importing anything of the third party.
 WATCH = """
 import importlib.metadata, json, sys, warnings
@@ -160,6 +166,22 @@ def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the toy framework's wheel is installed."""
     wheel = _build("wheel", PLUGIN, tmp_path_factory.mktemp("toy-wheel"))
     return _install(wheel, tmp_path_factory.mktemp("toy-site"))
+
+
+def _suite(cwd: Path, *arguments: str, before: tuple[Path, ...]) -> subprocess.CompletedProcess[str]:
+    """The suite as an author of a backend runs it, from another folder."""
+    command = [sys.executable, "-m", "pytest", "--pyargs", "anysoft_conformance", "-q", *arguments]
+    checkout = {str(ROOT), *(str(ROOT / name) for name in PACKAGES.values() if name != "anysoft")}
+    path = os.pathsep.join([*map(str, before), *(each for each in sys.path if each and each not in checkout)])
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": path},
+    )
 
 
 def _advertise(folder: Path, **points: str) -> Path:
@@ -273,3 +295,51 @@ print(json.dumps([[(each.category.__name__, str(each.message)) for each in caugh
     assert message.startswith(f"the anysoft.backends entry point 'broken_one' ({value}) failed: {error}")
     assert value_found == 4.248354255291589e-18
     assert explained == "logsumexp on toyarray: toy kernel"
+
+
+def test_the_suite_runs_on_a_backend_that_only_an_entry_point_names(site: Path, toy_site: Path, tmp_path: Path) -> None:
+    done = _suite(tmp_path, "--backend", "toyarray", "-k", SOME, before=(toy_site, site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 80
+    assert " failed" not in done.stdout
+    assert " skipped" not in done.stdout
+
+
+def test_a_kernel_that_its_guard_lets_do_too_much_is_caught(site: Path, tmp_path: Path) -> None:
+    source = (PLUGIN / "toyarray.py").read_text()
+    assert source.count("or x.shape[0] > 32") == 1
+    (tmp_path / "toyarray.py").write_text(source.replace("or x.shape[0] > 32", ""))
+    _advertise(tmp_path, toy="toyarray:BACKEND")
+    done = _suite(tmp_path, "--backend", "toyarray", "-k", "logsumexp-vocabulary", before=(tmp_path, site))
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout + done.stderr
+    assert "FAILED" in done.stdout
+    assert "logsumexp-vocabulary-toyarray-cpu-float32-auto" in done.stdout
+    assert "logsumexp-vocabulary-toyarray-cpu-float32-generic" not in done.stdout
+
+
+def test_a_real_framework_as_a_third_partys(site: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlx.core", reason="mlx is not installed; pip install 'mlx[cpu]'")
+    (tmp_path / "wheel").mkdir()
+    mlx_site = _install(_build("wheel", MLX, tmp_path / "wheel"), tmp_path / "site")
+    done = _suite(tmp_path, "--backend", "mlx.core", "-k", SOME, before=(mlx_site, site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split(" passed")[0].split()[-1]) >= 80
+    assert len((MLX / "anysoft_mlx.py").read_text().splitlines()) < 40
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# docs/backends.md, which tells a third party all this
+
+
+def test_the_guide_shows_what_is_here() -> None:
+    guide = (ROOT / "docs" / "backends.md").read_text()
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert [language for language, _ in blocks] == ["python", "toml", "sh", "python", "toml"]
+    adapter, project, commands, fast_path, known = (text for _, text in blocks)
+    assert adapter == (MLX / "anysoft_mlx.py").read_text()
+    assert project in (MLX / "pyproject.toml").read_text()
+    assert "pytest --pyargs anysoft_conformance --backend mlx.core" in commands
+    toy = (PLUGIN / "toyarray.py").read_text()
+    assert all(part.strip() in toy for part in fast_path.split("\n\n\n"))
+    (entry,) = read_known_failures(known)
+    assert entry.covers("softmax-spread-mlx.core-cpu-float32-auto")

@@ -1,15 +1,17 @@
-"""The commands: ``anysoft backends`` and ``anysoft compare``."""
+"""The commands: ``anysoft backends`` and ``anysoft compare``; ``anysoft conformance`` has a file of its own."""
 
 # Typer reads the annotations at run time, and the heavy imports stand inside the commands: `anysoft --help` is quick.
 
-import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from anysoft_conformance import terminal
+from anysoft_conformance.conformance_command import conformance
+from anysoft_conformance.terminal import WIDTH, JsonOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,17 +25,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-WIDTH = 99  # of the whole table
-
-JsonOption = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Write it as JSON; - is the standard output.")
-]
-
-
-def _fail(sentence: str) -> NoReturn:
-    typer.echo(f"anysoft: {sentence}", err=True)
-    raise typer.Exit(2)
 
 
 def _version(wanted: bool) -> None:
@@ -60,10 +51,10 @@ def _top(
 @app.command()
 def backends(json_file: JsonOption = None) -> None:
     """What is here: each framework's version and devices, and which path a call takes on it, and why."""
-    _check_writable(json_file)
+    terminal.check_writable(json_file)
     found = _backends()
     if json_file:
-        _write_json(found, json_file)
+        terminal.write_json(found, json_file)
     if json_file == "-":
         return
     from rich.console import Console
@@ -135,14 +126,14 @@ def compare(
     ] = None,
 ) -> None:
     """Every installed framework, natively and through anysoft, against a high-precision truth on your logits."""
-    _check_writable(json_file)
-    _check_writable(html)
+    terminal.check_writable(json_file)
+    terminal.check_writable(html)
     from anysoft_conformance import compare as measure
     from anysoft_conformance import logits as files
     from anysoft_conformance.frameworks import AbsentBackendError
 
     if file is None and key is not None:
-        _fail("--key names an array of an .npz file, and there is no file")
+        terminal.fail("--key names an array of an .npz file, and there is no file")
     try:
         logits = files.load(file, key) if file else files.shipped()
         with _progress() as report:
@@ -156,13 +147,13 @@ def compare(
                 report=report,
             )
     except (files.BadFileError, AbsentBackendError, IndexError, ValueError) as error:
-        _fail(str(error))
+        terminal.fail(str(error))
     if html:
         from anysoft_conformance import page
 
         html.write_text(page.render(comparison), encoding="utf-8")
     if json_file:
-        _write_json(comparison.as_dict(), json_file)
+        terminal.write_json(comparison.as_dict(), json_file)
     if json_file != "-":
         _print(comparison)
 
@@ -189,14 +180,11 @@ def _progress() -> "Iterator[Report]":
 
 
 def _print(comparison: "Comparison") -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from anysoft_conformance import oracle
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=max(WIDTH, console.width))
+    console = terminal.console()
     shape = " × ".join(map(str, comparison.logits.shape))
     console.print(Text.assemble(("Logits  ", "bold"), f"{comparison.source}; {shape}, axis {comparison.axis}"))
     console.print(
@@ -272,31 +260,6 @@ def _count(judged: "Judged | None") -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Files
+# anysoft conformance
 
-
-def _check_writable(path: str | Path | None) -> None:
-    """Find out before the work that its result has somewhere to go."""
-    if path is None or path == "-":
-        return
-    target = Path(path)
-    if target.is_dir() or not target.parent.is_dir():
-        _fail(f"{path} cannot be written: {'it is a folder' if target.is_dir() else 'there is no such folder'}")
-
-
-def _write_json(content: Any, target: str) -> None:
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    if target == "-":
-        typer.echo(text)
-    else:
-        Path(target).write_text(text + "\n", encoding="utf-8")
-
-
-def _finite(content: Any) -> Any:
-    """NaN (the time of what did not run) as null: JSON has no NaN."""
-    recurse: Callable[[Any], Any] = _finite
-    if isinstance(content, dict):
-        return {key: recurse(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [recurse(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+app.command()(conformance)

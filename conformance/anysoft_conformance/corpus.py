@@ -293,6 +293,9 @@ MASKS = (
         options={"where": ((True,), (False,))},
         derivatives=False,
     ),
+    Case(
+        "mask_false", (0.0, 1.0), "a mask may be False, which is not none", options={"where": False}, derivatives=False
+    ),
     Case("mask_true", (0.0, 1.0, 2.0), "a mask may be a Python bool", options={"where": True}, derivatives=False),
     Case(
         "mask_and_temperature",
@@ -406,6 +409,14 @@ WEIGHTS = (
         options={"b": ((1.0,), (0.5,))},
         derivatives=False,
     ),
+    Case(
+        "weight_number_zero",
+        (0.0, 1.0),
+        "a weight of 0 is not none",
+        ("logsumexp",),
+        options={"b": 0.0},
+        derivatives=False,
+    ),
     Case("weight_number", (0.0, 1.0), "one weight for all", ("logsumexp",), options={"b": 2.0}, derivatives=False),
 )
 
@@ -431,6 +442,7 @@ AXES = (
     _axis("pair_negative", (-1, 1), "in any order, from either end"),
     _axis("all", (0, 1, 2), "all by name"),
     _axis("nothing", (), "reduces nothing: the identity (pytorch: all)"),
+    Case("row_nothing", (0.5, -1.25, 2.0), "of a single row too", axis=(), derivatives=False),
     Case("kept", _normal(2, 3, 4), "reduced axes of length one", ("logsumexp",), 1, {"keepdims": True}, FLOATS),
     Case("kept_pair", _normal(2, 3, 4), "two of them", ("logsumexp",), (0, -1), {"keepdims": True}, FLOATS),
     Case("kept_all", _normal(2, 3, 4), "and all", ("logsumexp",), None, {"keepdims": True}, FLOATS),
@@ -628,6 +640,7 @@ def _refused(name: str, why: str, raises: type[Exception], match: str, **more: A
 REFUSALS = (
     _refused("axis_2", "an axis out of range", IndexError, "2", axis=2),
     _refused("axis_-3", "an axis out of range from the end", IndexError, "-3", axis=-3),
+    _refused("axis_of_a_row", "an axis that a single row has not", IndexError, "1", x=(1.0, 2.0), axis=1),
     _refused("axis_pair", "one of two out of range", IndexError, "5", axis=(0, 5)),
     _refused("axis_repeated", "an axis twice", ValueError, "repeated axis", axis=(1, -1)),
     _refused("axis_fraction", "no axis at all", TypeError, "1.5", axis=1.5),

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Framework:
     def host(self, array: Array) -> HostArray:
         """A result as a NumPy array, widened to float64 if it is real."""
         found = self.asnumpy(array)
-        return found if np.iscomplexobj(found) else found.astype(np.float64)
+        return found.copy() if np.iscomplexobj(found) else found.astype(np.float64)
 
 
 def _numpy(device: str) -> Framework:
@@ -340,19 +341,35 @@ def native(name: str, function: str) -> tuple[str, Callable[..., Any]]:
         By this function or by the call, if there is none, or none with such an option; its text says which.
     """
     if name == "numpy":
-        try:
-            return f"scipy.special.{function}", getattr(importlib.import_module("scipy.special"), function)
-        except ImportError:
-            reason = "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
-            raise LookupError(reason) from None
-        except AttributeError:
-            raise LookupError(f"neither NumPy nor SciPy has a {function} of its own") from None
+        return f"scipy.special.{function}", _scipy(function)
+    installed = anysoft.registry.installed(name)
+    if not any(path.operation == function and path.raw for found in installed for path in found.fast_paths):
+        raise LookupError(f"{name} has no {function} of its own")
 
     def call(x: Array, *more: Any, **options: Any) -> Any:
         with anysoft.options(path="native"):
             return getattr(anysoft, function)(x, *more, **options)
 
     return f"{'cupyx.scipy.special' if name == 'cupy' else name}.{function}", call
+
+
+def _scipy(function: str) -> Callable[..., Any]:
+    try:
+        own = getattr(importlib.import_module("scipy.special"), function)
+    except ImportError:
+        reason = "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
+        raise LookupError(reason) from None
+    except AttributeError:
+        raise LookupError(f"neither NumPy nor SciPy has a {function} of its own") from None
+    taken = inspect.signature(own).parameters
+
+    def call(x: Array, *more: Any, **options: Any) -> Any:
+        for option in options:
+            if option not in taken:
+                raise LookupError(f"scipy.special.{function} has no {option}")
+        return own(x, *more, **options)
+
+    return call
 
 
 def scipy_version() -> str | None:

@@ -9,6 +9,7 @@ import contextlib
 import fnmatch
 import functools
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from anysoft_conformance.corpus import HALVES, Case
 from anysoft_conformance.oracle import FloatArray, Truth
 from anysoft_conformance.rows import Row, find
 from anysoft_conformance.subjects import SUBJECTS, Subject
-from anysoft_conformance.truths import Problem
+from anysoft_conformance.truths import Axis, Problem
 
 Array = Any
 What = Literal["value", "gradient", "hessian"]
@@ -36,7 +37,7 @@ class Verdict:
 
     `error` and `allowed` are in ulp of the truth, where `error / allowed` is largest; None where nothing could be
     measured. `aspect` is what is broken: ``raised``, ``refusal``, ``namespace``, ``dtype``, ``shape``, ``device``,
-    ``argument`` (one was written to), ``special value`` or ``contract``.
+    ``argument`` (one was written to), ``sum`` (probabilities do not add up to 1), ``special value`` or ``contract``.
     """
 
     function: str
@@ -73,7 +74,8 @@ def name_of(function: str, case: str, what: What, row: str, path: str) -> str:
 class _BrokenError(Exception):
     def __init__(self, aspect: str, reason: str, **measured: Any) -> None:
         super().__init__(reason)
-        self.aspect, self.reason, self.measured = aspect, reason, measured
+        self.aspect, self.measured = aspect, measured
+        self.reason = " ".join(reason.split())  # on one line, whatever an array prints
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -145,6 +147,8 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
     for one, truth in zip(results_on_host, truths, strict=True):
         measured = _measured(_at(one, problem), truth, problem.dtype)
         worst = max(worst, measured, key=lambda found: found.get("error", -1.0) / found.get("allowed", 1.0))
+    if subject.sums in ("value", "exp of value"):
+        _sums_to_one(results_on_host[0], problem.axis, problem.dtype, logarithms=subject.sums != "value")
     return worst
 
 
@@ -158,7 +162,32 @@ def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..
     if np.isnan(result).any():
         raise _BrokenError("special value", f"a derivative that is NaN: {result}", computed="nan", truth="defined")
     # −inf is no number to differentiate towards: there it must only be defined
-    return _measured(result[finite], truth.map(lambda part: part[finite]), row.dtype)
+    measured = _measured(result[finite], truth.map(lambda part: part[finite]), row.dtype)
+    if what == "gradient" and subject.sums == "gradient":
+        _sums_to_one(result, -1, row.dtype, logarithms=False)
+    return measured
+
+
+def _sums_to_one(result: FloatArray, axis: Axis, dtype: str, *, logarithms: bool) -> None:
+    """Probabilities add up to 1, whatever the size of the logits; a row without any, or undefined, is left out.
+
+    Each probability may be a few roundings off, one from a logarithm that logarithm's roundings, and one below the
+    smallest normal number a whole last place.
+    """
+    if axis == () or result.ndim == 0 or not result.size:
+        return
+    form = oracle.FORMATS[dtype]
+    with np.errstate(all="ignore"):
+        p = np.exp(result) if logarithms else result
+        sums = np.sum(p, axis=axis)
+        length = result.size // max(sums.size, 1)
+        allowed = 8.0 * form.roundoff + length * math.ldexp(1.0, form.smallest - form.bits)
+        if logarithms:
+            allowed = allowed + 4.0 * form.roundoff * np.sum(np.where(p > 0, p * np.abs(result), 0.0), axis=axis)
+    wrong = (sums > 0) & ~(np.abs(sums - 1.0) <= allowed)
+    if wrong.any():
+        worst = float(np.asarray(sums)[np.asarray(wrong)].flat[0])
+        raise _BrokenError("sum", f"probabilities that add up to {worst}", computed=repr(worst), truth="1.0")
 
 
 class _Alone:

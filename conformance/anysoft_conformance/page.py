@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib import resources
 
 import numpy as np
 
 import anysoft
 from anysoft_conformance import oracle
 from anysoft_conformance.compare import Comparison, Judged, Row, ratio, ulp
+from anysoft_conformance.document import document
 from anysoft_conformance.oracle import FUNCTIONS, FloatArray
 
 # errors up to this are drawn at the left edge
@@ -57,7 +57,6 @@ def render(comparison: Comparison) -> str:
     str
         A whole document that refers to nothing outside itself.
     """
-    style = (resources.files(__package__) / "page.css").read_text(encoding="utf-8")
     parts = [
         _headline(comparison),
         _errors(comparison),
@@ -67,13 +66,7 @@ def render(comparison: Comparison) -> str:
         _numbers(comparison),
         _footer(comparison),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>anysoft compare: {escape(comparison.source)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{''.join(parts)}</main>\n</body>\n</html>\n"
-    )
+    return document(f"anysoft compare: {comparison.source}", "".join(parts))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

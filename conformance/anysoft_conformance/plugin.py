@@ -5,14 +5,15 @@ pytest --pyargs anysoft_conformance --backend torch --device cuda --path generic
 
 from __future__ import annotations
 
+import functools
 import importlib
 from pathlib import Path
 
 import pytest
 
 from anysoft_conformance import suite
-from anysoft_conformance.frameworks import AbsentBackendError
-from anysoft_conformance.rows import Row, find, versions
+from anysoft_conformance.frameworks import AbsentBackendError, present
+from anysoft_conformance.rows import Row, find
 
 _PATHS = (*suite.PATHS, suite.NATIVE)
 
@@ -31,7 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """JAX has no float64 unless it is told to; and what it compiles for one path it need not compile for the next."""
-    if importlib.util.find_spec("jax") is not None:
+    asked = config.getoption("--backend")
+    if importlib.util.find_spec("jax") is not None and (not asked or "jax" in asked):
         jax = importlib.import_module("jax")
         jax.config.update("jax_enable_x64", True)
         if not config.pluginmanager.hasplugin("cacheprovider"):
@@ -44,10 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Versions and devices, one line a backend; absent ones with the reason."""
     rows, absent = selected(config)
+    own_known_failures(config)  # here a file that cannot be read is a usage error
     lines = []
     for backend in dict.fromkeys(row.backend for row in rows):
         devices = dict.fromkeys(row.device for row in rows if row.backend == backend)
-        lines.append(f"{backend} {versions()[backend]} on {', '.join(devices)}")
+        lines.append(f"{backend} {present(backend).versions[backend]} on {', '.join(devices)}")
     return lines + [f"{name}: absent, {reason}" for name, reason in absent.items()]
 
 
@@ -87,6 +90,19 @@ def known_failure(config: pytest.Config, check: suite.Check) -> suite.KnownFailu
     """The known failure that covers a check; those in the user's own file come first."""
     if check.path == suite.NATIVE:
         return None
-    own = config.getoption("--known-failures")
-    entries = suite.read_known_failures(own.read_text(encoding="utf-8")) if own else ()
+    entries = own_known_failures(config)
     return next((entry for entry in entries if entry.covers(check.id)), None) or suite.known_failure(check)
+
+
+def own_known_failures(config: pytest.Config) -> tuple[suite.KnownFailure, ...]:
+    """Those of the user's own file, if there is one."""
+    file = config.getoption("--known-failures")
+    return _read(file) if file else ()
+
+
+@functools.cache
+def _read(file: Path) -> tuple[suite.KnownFailure, ...]:
+    try:
+        return suite.read_known_failures(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise pytest.UsageError(f"--known-failures {file}: {error!r}") from None

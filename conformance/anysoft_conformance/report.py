@@ -18,7 +18,6 @@ from anysoft_conformance import oracle, suite
 from anysoft_conformance.frameworks import scipy_version
 from anysoft_conformance.judgement import Verdict, What
 from anysoft_conformance.rows import Row, versions
-from anysoft_conformance.subjects import SUBJECTS
 
 _MEASURED = ("error", "allowed", "computed", "truth", "aspect", "reason")
 
@@ -27,8 +26,7 @@ _MEASURED = ("error", "allowed", "computed", "truth", "aspect", "reason")
 class Report:
     """A run of the suite.
 
-    `known` maps the ids of verdicts that are broken, and known to be, to the cause and the link. `why` maps a case to
-    the reason why it is asked; `natives` the backends to the names of the functions that the native path takes.
+    `known` maps the ids of verdicts that are broken, and known to be, to the cause and the link.
     """
 
     anysoft: str
@@ -118,10 +116,16 @@ def dump(content: Mapping[str, Any]) -> str:
 
 def _entry(verdict: Verdict) -> Any:
     if verdict.outcome == "kept":
-        return None if verdict.error is None else [float(f"{verdict.error:.3g}"), float(f"{verdict.allowed:.3g}")]
+        return None if verdict.error is None else [_short(verdict.error), _short(verdict.allowed)]
     if verdict.outcome == "not offered":
         return {"not offered": verdict.reason}
-    return {name: value for name in _MEASURED if (value := getattr(verdict, name)) not in (None, "")}
+    entry = {name: value for name in _MEASURED if (value := getattr(verdict, name)) not in (None, "")}
+    return {name: _short(value) if isinstance(value, float) else value for name, value in entry.items()}
+
+
+def _short(value: float | None) -> float:
+    """Three digits; JSON has no infinity, and a bound beyond float64 is as good as 1e308."""
+    return float(f"{min(value or 0.0, 1e308):.3g}")
 
 
 def _verdict(row: str, function: str, path: str, case: str, entry: Any) -> Verdict:
@@ -244,15 +248,3 @@ def cell(verdicts: Iterable[Verdict], known: Mapping[str, Any]) -> Cell:
     worst = max(measured, key=lambda verdict: verdict.ratio or 0.0, default=None)
     expected = sum(verdict.outcome == "broken" and verdict.id in known for verdict in verdicts)
     return Cell(counts["kept"], counts["broken"], counts["not offered"], expected, worst)
-
-
-def table(report: Report) -> dict[tuple[str, str, str, str], dict[str, Cell]]:
-    """A cell for each function, by (backend, device, dtype, path)."""
-    groups: dict[tuple[str, str, str, str], dict[str, list[Verdict]]] = {}
-    for verdict in report.verdicts:
-        key = (verdict.backend, verdict.device, verdict.dtype, verdict.path)
-        groups.setdefault(key, {name: [] for name in SUBJECTS})[verdict.function].append(verdict)
-    return {
-        key: {name: cell(verdicts, report.known) for name, verdicts in functions.items()}
-        for key, functions in groups.items()
-    }

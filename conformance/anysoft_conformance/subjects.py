@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES, Case
@@ -19,7 +20,7 @@ class Subject:
     """A function, and what it should return: a truth for each of its results.
 
     `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
-    `along` says whether it takes an axis, after its arrays.
+    `along` says whether it takes an axis, after its arrays, and `sums` what of it adds up to 1 along that axis.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Subject:
     gradient: Callable[[Problem], Truth] | None = None
     hessian: Callable[[Problem], Truth] | None = None
     along: bool = True
+    sums: Literal["", "value", "exp of value", "gradient"] = ""
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -37,8 +39,10 @@ class Subject:
 SUBJECTS = {
     subject.name: subject
     for subject in (
-        Subject("logsumexp", truths.logsumexp, truths.gradient_of_logsumexp, truths.jacobian_of_softmax),
-        Subject("softmax", truths.softmax, truths.jacobian_of_softmax),
-        Subject("log_softmax", truths.log_softmax, truths.jacobian_of_log_softmax),
+        Subject(
+            "logsumexp", truths.logsumexp, truths.gradient_of_logsumexp, truths.jacobian_of_softmax, sums="gradient"
+        ),
+        Subject("softmax", truths.softmax, truths.jacobian_of_softmax, sums="value"),
+        Subject("log_softmax", truths.log_softmax, truths.jacobian_of_log_softmax, sums="exp of value"),
     )
 }

@@ -53,3 +53,6 @@ def test_no_known_failure_is_stale(pytestconfig: pytest.Config) -> None:
         for entry in suite.known_failures(backend):
             for pattern in entry.checks:
                 assert fnmatch.filter(ids, pattern), f"{file.name}: {pattern} covers no check"
+    for entry in plugin.own_known_failures(pytestconfig):
+        for pattern in entry.checks:
+            assert fnmatch.filter(ids, pattern), f"--known-failures: {pattern} covers no check"
