@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anysoft_conformance import oracle
-from anysoft_conformance.corpus import HALVES, Case
+from anysoft_conformance.corpus import FLOATS, HALVES, Case
 from anysoft_conformance.oracle import FloatArray, Truth
 from anysoft_conformance.rows import Row, find
 from anysoft_conformance.subjects import SUBJECTS, Subject
@@ -171,19 +171,26 @@ def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..
 def _sums_to_one(result: FloatArray, axis: Axis, dtype: str, *, logarithms: bool) -> None:
     """Probabilities add up to 1, whatever the size of the logits; a row without any, or undefined, is left out.
 
-    Each probability may be a few roundings off, one from a logarithm that logarithm's roundings, and one below the
-    smallest normal number a whole last place.
+    Each probability may be a few roundings off, one below the smallest normal number a whole last place. A logarithm
+    may be off by its own roundings and, where exp was in range without a shift, by those of an exponent of half that
+    range; halves are rounded once.
     """
     if axis == () or result.ndim == 0 or not result.size:
         return
     form = oracle.FORMATS[dtype]
     with np.errstate(all="ignore"):
         p = np.exp(result) if logarithms else result
-        sums = np.sum(p, axis=axis)
+        axes = tuple(range(p.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+        last = tuple(range(p.ndim - len(axes), p.ndim))
+        # the axis last and contiguous, where NumPy's own sum does not lose with the length
+        sums = np.sum(np.ascontiguousarray(np.moveaxis(p, axes, last)), axis=last)
         length = result.size // max(sums.size, 1)
         allowed = 8.0 * form.roundoff + length * math.ldexp(1.0, form.smallest - form.bits)
         if logarithms:
-            allowed = allowed + 4.0 * form.roundoff * np.sum(np.where(p > 0, p * np.abs(result), 0.0), axis=axis)
+            reach = form.largest * math.log(2.0) / 2.0 if dtype in FLOATS else 0.0
+            allowed = allowed + 4.0 * form.roundoff * (
+                reach + np.sum(np.where(p > 0, p * np.abs(result), 0.0), axis=axes)
+            )
     wrong = (sums > 0) & ~(np.abs(sums - 1.0) <= allowed)
     if wrong.any():
         worst = float(np.asarray(sums)[np.asarray(wrong)].flat[0])
