@@ -1,6 +1,18 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
-from anysoft.logsumexp import logsumexp
+from anysoft.logcumsumexp import logcumsumexp
+from anysoft.logspace import (
+    log1mexp,
+    log1pexp,
+    log_sigmoid,
+    logaddexp,
+    logexpm1,
+    logit,
+    logsubexp,
+    sigmoid,
+    softplus,
+)
+from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.softmax import log_softmax, softmax
 
@@ -10,10 +22,21 @@ __all__ = [
     "Backend",
     "FastPath",
     "explain",
+    "log1mexp",
+    "log1pexp",
+    "log_sigmoid",
     "log_softmax",
+    "logaddexp",
+    "logcumsumexp",
+    "logexpm1",
+    "logit",
+    "logmeanexp",
+    "logsubexp",
     "logsumexp",
     "options",
     "register_backend",
     "register_fast_path",
+    "sigmoid",
     "softmax",
+    "softplus",
 ]

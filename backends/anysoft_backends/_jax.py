@@ -26,18 +26,18 @@ def _compiled(key: Any, build: Callable[[], Callable[..., Any]]) -> Any:
 def _run(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> Any:
     """The generic implementation, compiled: arrays and the temperature are traced, all else is part of the program."""
     traced = {place: arguments[place] for place, _ in operation.operands if arguments[place] is not None}
-    static = [None if place in traced else value for place, value in enumerate(arguments)]
-    static[1] = tuple(static[1]) if isinstance(static[1], list) else static[1]
+    static = [None if place in traced else value for place, value in enumerate(arguments)][1:]
+    static = [tuple(value) if isinstance(value, list) else value for value in static]
 
     def build() -> Callable[..., Any]:
         def generic(x: Array, traced: dict[int, Array]) -> Any:
-            rest = (traced.get(place, value) for place, value in enumerate(static[1:], start=1))
+            rest = (traced.get(place, value) for place, value in enumerate(static, start=1))
             return operation.generic(backend, x, *rest)
 
         return generic
 
-    # the type too, because an axis of 1.0, which is an error, would find what was compiled for 1
-    key = (operation.name, type(static[1]), *static[1:])
+    # the types too, because an axis of 1.0, which is an error, would find what was compiled for 1
+    key = (operation.name, *map(type, static), *static)
     return _compiled(key, build)(arguments[0], traced)
 
 
