@@ -94,25 +94,26 @@ def _logcumsumexp(backend: Backend, x: Array, axis: int, dtype: Any, reverse: bo
 
 
 def _running(backend: Backend, x: Array, axis: int) -> Array:
-    # A sum is kept as exp(m) (u + r): its maximum m, a constant of differentiation; u = 1, which carries the derivative
-    # of the maximum's own term; and the others, r. log1p(r) is exact however small they are, and 1 − p is never formed.
+    # A sum is kept as exp(m) (u + r): its maximum m, a constant of differentiation; u = exp(z) = 1, which carries the
+    # derivative of the maximum's own term; and the others, r. log1p(r) is exact however small they are, and z enters
+    # by itself, so that second derivatives never see 1 − p.
     xp = backend.namespace(x)
     m, zero = backend.stop_gradient(x), xp.zeros_like(x)
 
     def add(left: State, right: State) -> State:
-        (m1, u1, r1, e1), (m2, u2, r2, e2) = left, right
+        (m1, z1, u1, r1, e1), (m2, z2, u2, r2, e2) = left, right
         first = m1 >= m2
         m, lower = xp.where(first, m1, m2), xp.where(first, m2, m1)
         scale = xp.exp(xp.where(m1 == m2, xp.zeros_like(m), lower - m))  # equal infinities are apart by NaN
         r = xp.where(first, r1, r2) + scale * xp.where(first, u2 + r2, u1 + r1)
-        return m, xp.where(first, u1, u2), r, e1 + e2
+        return m, xp.where(first, z1, z2), xp.where(first, u1, u2), r, e1 + e2
 
-    u = xp.exp(xp.where(xp.isfinite(m), x - m, zero))
+    z = xp.where(xp.isfinite(m), x - m, zero)
     # +inf answers by itself, with the derivative of a maximum; there u + r counts how many there are
     endless = xp.where(m == xp.inf, x, zero)
-    top, u, r, endless = _scan(xp, add, (m, u, zero, endless), axis)
+    top, z, u, r, endless = _scan(xp, add, (m, z, xp.exp(z), zero, endless), axis)
     most = r < u
-    value = xp.where(most, xp.log(u) + xp.log1p(xp.where(most, r / u, zero)), xp.log1p(r + (u - 1.0)))
+    value = xp.where(most, z + xp.log1p(xp.where(most, r, zero) * xp.exp(-z)), xp.log1p(r + (u - 1.0)))
     return xp.where(top == xp.inf, endless / backend.stop_gradient(u + r), top + value)
 
 

@@ -276,8 +276,11 @@ def _mean(backend: Backend, x: Array, kept: Array, n: Array, axes: tuple[int, ..
     value = xp.where(
         near, xp.log1p(xp.where(near, excess, xp.zeros_like(n))), shift_for(xp, maximum) + xp.log((k + r) / n)
     )
-    ratio = xp.where(rows.dominated, rows.r / rows.k, xp.zeros_like(n))
-    slope = xp.where(rows.dominated, xp.log(rows.k) + xp.log1p(ratio), xp.log(rows.k + rows.r))
+    # the entry that holds most enters by itself, as z = 0, so that second derivatives never see 1 − p
+    z = xp.where(rows.tied & rows.dominated & (xp.abs(fixed) < xp.inf), x - fixed, xp.zeros_like(x))
+    z = xp.sum(z, axis=axes, keepdims=True)
+    ratio = xp.where(rows.dominated, rows.r / k, xp.zeros_like(n)) * xp.exp(-z)
+    slope = xp.where(rows.dominated, z + xp.log1p(ratio), xp.log(rows.k + rows.r))
     value = backend.stop_gradient(value) + (slope - backend.stop_gradient(slope))
     value = xp.where(rows.dead, xp.full_like(value, -xp.inf), value)
     return xp.where(peak == xp.inf, peak, value)
