@@ -259,7 +259,7 @@ def assert_within(row: Row, computed: Any, exact: list[Exact], inputs: Any, what
     worst = int(np.argmax(ratios))
     if ratios[worst] > 1:
         pytest.fail(
-            f"{what} at {inputs[worst]}: {found[worst]!r}, and {mpmath.nstr(exact[worst].value, 20)} is right: "
+            f"{row} {what} at {inputs[worst]}: {found[worst]!r}, and {mpmath.nstr(exact[worst].value, 20)} is right: "
             f"{ratios[worst]:.3g} times what the contract allows; {sum(r > 1 for r in ratios)} of {len(ratios)}"
         )
 
@@ -369,7 +369,7 @@ def _pairs(name: str, dtype: str) -> tuple[tuple[float, float], ...]:
     rounded = rounded[np.isfinite(rounded).all(axis=-1)]
     if name == "logsubexp":
         rounded = rounded[rounded[:, 0] > rounded[:, 1]]
-    return tuple(map(tuple, rounded.tolist()))
+    return tuple((x, y) for x, y in rounded.tolist())
 
 
 @cache
@@ -545,7 +545,7 @@ def test_long_running_sum(row: Row) -> None:
 
 @pytest.mark.parametrize("row", rows("numpy", "torch", "jax", "array_api_strict", dtypes=("float64",)))
 def test_special_values_of_rows(row: Row) -> None:
-    running = (
+    running: tuple[tuple[list[float], list[float]], ...] = (
         ([-INF, -INF, 1.0], [-INF, -INF, 1.0]),
         ([1.0, INF, -INF, 2.0], [1.0, INF, INF, INF]),
         ([1.0, NAN, INF, -INF], [1.0, NAN, NAN, NAN]),
@@ -554,7 +554,13 @@ def test_special_values_of_rows(row: Row) -> None:
     )
     for values, expected in running:
         np.testing.assert_array_equal(row.host(anysoft.logcumsumexp(row.array(values))), expected)
-    means = (([-INF, -INF], -INF), ([INF, 1.0], INF), ([NAN, INF], NAN), ([], NAN), ([-INF, NAN], NAN))
+    means: tuple[tuple[list[float], float], ...] = (
+        ([-INF, -INF], -INF),
+        ([INF, 1.0], INF),
+        ([NAN, INF], NAN),
+        ([], NAN),
+        ([-INF, NAN], NAN),
+    )
     for values, mean in means:
         np.testing.assert_array_equal(row.host(anysoft.logmeanexp(row.array(values))), mean)
     kept = row.array([True, False, True], "bool")
