@@ -426,9 +426,11 @@ _LOW = 1.4286068203094172e-06
 
 
 def _sigmoid(xp: Any, x: Array) -> Array:
-    # near 0 by tanh, whose derivatives vanish where they should; further out exp keeps the small side's digits
+    # Near 0 by tanh, written so that all terms of its second derivative vanish with x (jax's has (1 + tanh)(1 − tanh),
+    # whose derivative does not); further out exp keeps the small side's digits.
     near = xp.abs(x) < 1
-    middle = 0.5 + 0.5 * xp.tanh(0.5 * xp.where(near, x, xp.zeros_like(x)))
+    h = 0.5 * xp.where(near, x, xp.zeros_like(x))
+    middle = 0.5 + 0.5 * (xp.sinh(h) / xp.cosh(h))
     one = xp.ones_like(x)
     far = xp.where(near, one, x)
     t = xp.exp(-xp.abs(far))
