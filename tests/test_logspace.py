@@ -287,6 +287,24 @@ def _exact(name: str, dtype: str) -> list[tuple[Exact, Exact, Exact]]:
     return [_of_one(name, x) for x in _points(name, dtype)]
 
 
+# what a backend cannot keep
+KNOWN_FAILURES = {
+    # (function, row, what): cause, upstream
+    (
+        "log1mexp",
+        "jax-cpu-float32",
+        "derivatives",
+    ): "XLA's expm1 is off by 5.6 ulp: 1.01 times what the contract allows",
+    ("logaddexp", "jax-cpu-float32", "values"): "XLA's log1p is off by 2.4 ulp: 1.02 times what the contract allows",
+}
+UPSTREAM = "https://github.com/pearu/functional_algorithms/issues/44"
+
+
+def known(request: pytest.FixtureRequest, name: str, row: Row, what: str) -> None:
+    if cause := KNOWN_FAILURES.get((name, str(row), what)):
+        request.applymarker(pytest.mark.xfail(reason=f"{cause} ({UPSTREAM})", strict=True))
+
+
 every_name = pytest.mark.parametrize("name", FUNCTIONS)
 DIFFERENTIABLE = rows("torch", "jax", dtypes=("float64", "float32"))
 
@@ -309,7 +327,8 @@ def transforms(row: Row) -> tuple[Any, Any, Any]:
 
 @every_name
 @pytest.mark.parametrize("row", DIFFERENTIABLE)
-def test_derivatives(row: Row, name: str) -> None:
+def test_derivatives(row: Row, name: str, request: pytest.FixtureRequest) -> None:
+    known(request, name, row, "derivatives")
     grad, vmap, jvp = transforms(row)
     function = getattr(anysoft, name)
     points, exact = _points(name, row.dtype), _exact(name, row.dtype)
@@ -382,7 +401,8 @@ every_pair = pytest.mark.parametrize("name", ["logaddexp", "logsubexp"])
 
 @every_pair
 @pytest.mark.parametrize("row", rows("numpy", "torch", "jax", "array_api_strict"))
-def test_values_of_two(row: Row, name: str) -> None:
+def test_values_of_two(row: Row, name: str, request: pytest.FixtureRequest) -> None:
+    known(request, name, row, "values")
     pairs = _pairs(name, row.dtype)
     x, y = (row.array(each) for each in np.array(pairs).T)
     result = getattr(anysoft, name)(x, y)
@@ -510,22 +530,22 @@ def test_derivatives_of_rows(row: Row, case: Case) -> None:
     inputs = _rounded(case, row.dtype)
     n, x = len(inputs), row.array(inputs)
 
-    def check(function: Any, first: list[Exact], second: list[list[Exact]]) -> None:
+    def check(function: Any, first: list[Exact], second: list[Exact]) -> None:
         for jacobian in (module.jacrev, module.jacfwd):
-            assert_within(row, row.host(jacobian(function)(x)), first, range(n), "gradient")
+            assert_within(row, row.host(jacobian(function)(x)), first, range(len(first)), "gradient")
             hessian = row.host(jacobian(module.jacrev(function))(x))
-            assert_within(row, hessian, [e for line in second for e in line], range(n * n), "Hessian")
+            assert_within(row, hessian, second, range(len(second)), "Hessian")
 
-    check(anysoft.logmeanexp, *_row_truth(inputs, n)[1:])
+    _, gradient, hessian = _row_truth(inputs, n)
+    check(anysoft.logmeanexp, gradient, [each for line in hessian for each in line])
     zero = Exact(mpmath.mpf(0), mpmath.mpf(0))
-    for place, exact in enumerate(_prefixes(inputs)):
-        first = [zero] * n if exact is None else exact[1] + [zero] * (n - place - 1)
-        second = [[zero] * n for _ in range(n)]
-        if exact is not None:
-            for i, line in enumerate(exact[2]):
-                second[i] = [*line, *([zero] * (n - place - 1))]
-        if place in (0, n // 2, n - 1):
-            check(partial(lambda v, at: anysoft.logcumsumexp(v)[at], at=place), first, second)
+    first, second = [], []
+    for exact in _prefixes(inputs):
+        _, gradient, hessian = exact or (None, [], [])
+        m = len(gradient)
+        first += [*gradient, *[zero] * (n - m)]
+        second += [each for line in hessian for each in (*line, *[zero] * (n - m))] + [zero] * (n * (n - m))
+    check(anysoft.logcumsumexp, first, second)
 
 
 @pytest.mark.parametrize("row", rows("numpy", "torch", dtypes=("float32",)))
