@@ -324,7 +324,7 @@ def test_explain_agrees_with_the_call() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        (("sofmax", [1.0]), LookupError, "no operation 'sofmax'; there are .*log_softmax, logsumexp, .*softmax"),
+        (("sofmax", [1.0]), LookupError, "no operation 'sofmax'; there are .*log_softmax, .*logsumexp, .*softmax"),
         (("logsumexp", [1.0], None, {"temperature": 2}), TypeError, "logsumexp has no argument temperature"),
         (("softmax", [1.0], -1, {"keepdims": True, "b": 1}), TypeError, "softmax has no argument b, keepdims"),
         (("softmax", [1.0], -1, {"temperature": -2}), ValueError, "temperature must not be negative or NaN, not -2"),
