@@ -9,7 +9,8 @@ import mpmath
 import numpy as np
 import pytest
 from anysoft_conformance import judgement, long_rows, oracle, truths
-from anysoft_conformance.subjects import SUBJECTS, Subject
+from anysoft_conformance.subject import Subject
+from anysoft_conformance.subjects import SUBJECTS
 from anysoft_conformance.truths import Problem
 
 SMALL = [

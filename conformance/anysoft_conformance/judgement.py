@@ -21,7 +21,8 @@ from anysoft_conformance import oracle
 from anysoft_conformance.corpus import FLOATS, HALVES, Case
 from anysoft_conformance.oracle import FloatArray, Truth
 from anysoft_conformance.rows import Row, find
-from anysoft_conformance.subjects import SUBJECTS, Subject
+from anysoft_conformance.subject import Subject
+from anysoft_conformance.subjects import SUBJECTS
 from anysoft_conformance.truths import Axis, Problem
 
 Array = Any

@@ -1,48 +1,30 @@
-"""What the suite judges: each function that anysoft exports, with its truth, its derivatives' truths and its cases."""
+"""Everything that the suite judges: each function that anysoft exports, with its truth and its cases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from anysoft_conformance import truths
-from anysoft_conformance.corpus import CASES, Case
-from anysoft_conformance.oracle import Truth
-from anysoft_conformance.truths import Problem
+from anysoft_conformance.corpus import CASES
+from anysoft_conformance.families import logspace
+from anysoft_conformance.subject import Subject
 
-# what else anysoft exports: how calls are made, nothing that computes
+# what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
 MACHINERY = frozenset({"Backend", "FastPath", "explain", "options", "register_backend", "register_fast_path"})
+ALIASES = frozenset({"softplus"})
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A function, and what it should return: a truth for each of its results.
-
-    `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
-    `along` says whether it takes an axis, after its arrays, and `sums` what of it adds up to 1 along that axis.
-    """
-
-    name: str
-    truth: Callable[[Problem], tuple[Truth, ...]]
-    gradient: Callable[[Problem], Truth] | None = None
-    hessian: Callable[[Problem], Truth] | None = None
-    along: bool = True
-    sums: Literal["", "value", "exp of value", "gradient"] = ""
-
-    @property
-    def cases(self) -> tuple[Case, ...]:
-        """The cases of the corpus that are for it."""
-        return tuple(case for case in CASES if self.name in case.on)
+def _core(name: str, gradient: Any, hessian: Any = None, *, sums: Any) -> Subject:
+    cases = tuple(case for case in CASES if name in case.on)
+    return Subject(name, getattr(truths, name), cases, gradient, hessian, sums=sums)
 
 
 SUBJECTS = {
     subject.name: subject
     for subject in (
-        Subject(
-            "logsumexp", truths.logsumexp, truths.gradient_of_logsumexp, truths.jacobian_of_softmax, sums="gradient"
-        ),
-        Subject("softmax", truths.softmax, truths.jacobian_of_softmax, sums="value"),
-        Subject("log_softmax", truths.log_softmax, truths.jacobian_of_log_softmax, sums="exp of value"),
+        _core("logsumexp", truths.gradient_of_logsumexp, truths.jacobian_of_softmax, sums="gradient"),
+        _core("softmax", truths.jacobian_of_softmax, sums="value"),
+        _core("log_softmax", truths.jacobian_of_log_softmax, sums="exp of value"),
+        *logspace.SUBJECTS,
     )
 }

@@ -16,7 +16,8 @@ from anysoft_conformance.corpus import Case
 from anysoft_conformance.frameworks import native
 from anysoft_conformance.judgement import Verdict, What, applies, differentiable, judge_case, name_of
 from anysoft_conformance.rows import Row
-from anysoft_conformance.subjects import SUBJECTS, Subject
+from anysoft_conformance.subject import Subject
+from anysoft_conformance.subjects import SUBJECTS
 
 # Counted up with every change of the contract: what is asked, or how it is judged. A report names the one it was made
 # with, so that an old report is not read as a new one.

@@ -1,0 +1,28 @@
+"""What the suite judges: a function, what it should return, and the cases that it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from anysoft_conformance.corpus import Case
+from anysoft_conformance.oracle import Truth
+from anysoft_conformance.truths import Problem
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A function, and what it should return: a truth for each of its results.
+
+    `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
+    `along` says whether it takes an axis, after its arrays, and `sums` what of it adds up to 1 along that axis.
+    """
+
+    name: str
+    truth: Callable[[Problem], tuple[Truth, ...]]
+    cases: tuple[Case, ...]
+    gradient: Callable[[Problem], Truth] | None = None
+    hessian: Callable[[Problem], Truth] | None = None
+    along: bool = True
+    sums: Literal["", "value", "exp of value", "gradient"] = ""
