@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from anysoft_conformance.subjects import SUBJECTS
 
 import anysoft
 
@@ -22,7 +23,13 @@ def test_the_examples_of_the_readme() -> None:
     assert failed == 0
 
 
-@pytest.mark.parametrize("module", ["anysoft.logsumexp", "anysoft.softmax", "anysoft.registry"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("anysoft.logsumexp", "anysoft.softmax", "anysoft.logspace", "anysoft.logcumsumexp", "anysoft.registry"),
+        "anysoft_conformance.judgement",
+    ],
+)
 def test_the_examples_of_the_docstrings(module: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(module))
     assert tried >= 2
@@ -33,7 +40,7 @@ def test_every_public_function_documents_itself() -> None:
     for name in anysoft.__all__:
         text = getattr(anysoft, name).__doc__
         assert text, name
-        if name in ("logsumexp", "softmax", "log_softmax"):
+        if name in SUBJECTS:
             for section in ("Parameters", "Returns", "Notes", "Special values", "Raises", "References", "Examples"):
                 assert section in text, f"{name} says nothing of {section}"
 
