@@ -14,6 +14,8 @@ LANES = 32  # up to here torch's own sums are accurate enough: beyond, too many 
 WIDE = (torch.float32, torch.float64)
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in WIDE}
+# below it exp(−x) leaves the range
+LEAST_EXPONENT = {dtype: -math.log(torch.finfo(dtype).max) for dtype in WIDE}
 
 
 def _sum(e: Array, axis: int) -> Array:
