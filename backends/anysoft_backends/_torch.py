@@ -196,10 +196,14 @@ def _raw_logcumsumexp(x: Array, axis: int, dtype: Any, reverse: bool, exclusive:
     return torch.logcumsumexp(x, axis)
 
 
-def _refuse_logcumsumexp(*_: Any) -> str:
-    return (
-        "torch.logcumsumexp adds one by one: 150 ulp on long rows (measured), and its tangent is wrong (pytorch#196705)"
-    )
+def _guard_logcumsumexp(x: Array, axis: Any, dtype: Any, reverse: bool, exclusive: bool) -> bool | str:
+    if dtype is not None or reverse or exclusive:
+        return "torch.logcumsumexp has no dtype, reverse or exclusive"
+    if not _usual(x, axis):
+        return _why_not(x, axis, None, None, None)
+    if x.dtype is torch.float64:
+        return "torch.logcumsumexp adds one by one in float64: 1 700 ulp at 10⁶ entries (measured)"
+    return _why_no_kernel(x, axis) if x.is_cpu else "only on the CPU does torch.logcumsumexp add in float64"
 
 
 def _refuse_softplus(*_: Any) -> str:
@@ -213,7 +217,7 @@ _ELEMENTWISE = (
     FastPath("log1pexp", "torch.nn.functional.logsigmoid", lambda x: -logsigmoid(-x), _guard_elementwise),
     FastPath("log1pexp", "torch.nn.functional.softplus", None, _refuse_softplus, softplus),
     FastPath("logit", "torch.logit", torch.logit, _guard_elementwise, torch.logit),
-    FastPath("logcumsumexp", "torch.logcumsumexp", None, _refuse_logcumsumexp, _raw_logcumsumexp),
+    FastPath("logcumsumexp", "torch.logcumsumexp", _raw_logcumsumexp, _guard_logcumsumexp, _raw_logcumsumexp),
 )
 
 
