@@ -16,7 +16,7 @@ class Subject:
     """A function, and what it should return: a truth for each of its results.
 
     `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
-    `along` says whether it takes an axis, after its arrays, and `sums` what of it adds up to 1 along that axis.
+    `along` says whether it takes an axis: True after its arrays, ``named`` by keyword. `sums` says what of it adds up to 1 along that axis.
     """
 
     name: str
@@ -24,5 +24,5 @@ class Subject:
     cases: tuple[Case, ...]
     gradient: Callable[[Problem], Truth] | None = None
     hessian: Callable[[Problem], Truth] | None = None
-    along: bool = True
+    along: bool | Literal["named"] = True
     sums: Literal["", "value", "exp of value", "gradient"] = ""
