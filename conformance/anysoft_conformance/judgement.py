@@ -488,9 +488,7 @@ overflows)
         raise LookupError(f"no case of {function} is named {' or '.join(patterns)}")
     rows = find((backend,), (device,) if device else (), tuple(dtypes))[0]
     rows = [row for row in rows if row.device == rows[0].device]
-    known = {name for case in subject.cases for name in case.options} | (
-        {"axis"} if subject.along == "named" else set()
-    )
+    known = {"axis"} | {name for case in subject.cases for name in case.options}
     taken = _options_of(implementation, known) if options is None else set(options)
 
     # the case's axis and arrays by position, because every library calls them differently

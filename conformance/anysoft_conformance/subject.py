@@ -16,7 +16,8 @@ class Subject:
     """A function, and what it should return: a truth for each of its results.
 
     `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
-    `along` says whether it takes an axis: True after its arrays, ``named`` by keyword. `sums` says what of it adds up to 1 along that axis.
+    `along` says whether it takes an axis, after its arrays or, if ``named``, by keyword, and `sums` what of it adds up
+    to 1 along that axis.
     """
 
     name: str
