@@ -76,13 +76,12 @@ def condition_number(
     Notes
     -----
     Special values: −inf has no share and nothing to move, so it is left out of sums, norms and maxima. A row that holds
-    NaN or +inf, or that has nothing but −inf left, has no condition number: NaN. Where f is 0, its row is of one entry
-    that counts, and no relative error of that changes f: 0. So it is at T = 0 and T = ∞, where f is constant between
-    ties.
+    NaN or +inf, or that has nothing but −inf left, has no condition number: NaN. Where one entry alone is left and f is
+    0, no relative error changes f: 0. So it is at T = 0 and T = ∞, where f is constant between ties. Where the
+    exponentials add up to 1 but for rounding, it is ∞.
 
-    A large number says that no algorithm can help: where the exponentials add up to almost 1, logsumexp has lost the
-    digits that its logits had not. softmax is never worse than 2·‖x‖/T normwise, and log_softmax never worse than
-    2·‖x‖/(T·log 2).
+    A large number says that no algorithm can help: near such a sum, logsumexp has lost digits that its logits never
+    had. softmax is never worse than 2·‖x‖/T normwise, and log_softmax never worse than 2·‖x‖/(T·log 2).
 
     Accuracy: within 4 ulp of the exact answer for logits moved by at most two roundings. XLA on the CPU takes subnormal
     numbers for 0.
@@ -359,12 +358,14 @@ def _of_logsumexp(backend: Backend, rows: _Rows, scale: Array, normwise: bool) -
     size = xp.abs(rows.x) * scale
     logits = xp.where(rows.present, rows.x, xp.full_like(rows.x, -xp.inf))
     value = xp.abs(logsumexp(logits, rows.axes, keepdims=True))
-    gone = value == 0  # a logit of 0, and beside it nothing or what underflows
+    # either the sum is 1 but for rounding; or there is a logit of 0, and beside it nothing, or what underflows
+    gone = value == 0
     divisor = xp.where(gone, xp.ones_like(value), value * scale)
+    endless = xp.full_like(value, xp.inf)
     if normwise:
         norm = _largest(xp, rows, size)
-        return xp.where(gone, xp.where(norm > 0, xp.full_like(norm, xp.inf), norm), norm / divisor)
-    limit = _mean_of_others(backend, rows, size) / scale
+        return xp.where(gone, xp.where(norm > 0, endless, norm), norm / divisor)
+    limit = xp.where(rows.maximum == 0, _mean_of_others(backend, rows, size) / scale, endless)
     return xp.where(gone, limit, _mean(backend, rows, size) / divisor)
 
 
