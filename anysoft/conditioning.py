@@ -394,7 +394,8 @@ def _of_log_softmax(backend: Backend, rows: _Rows, scale: Array, normwise: bool)
     moved, of_leader = _movement(backend, rows, x)
     # of a share of almost 1, logarithm and movement are in proportion to what it lacks, even where that underflows
     proportion = xp.where(ratio == 0, one, rows.rest / xp.log1p(xp.where(ratio == 0, one, ratio)))
-    relative = xp.where(rows.leads, proportion * of_leader / heat, moved / xp.where(rows.leads, xp.ones_like(x), value))
+    divisor = xp.where(rows.leads | ~rows.present, xp.ones_like(x), value)
+    relative = xp.where(rows.leads, proportion * of_leader / heat, moved / divisor)
     return xp.where(alone, zero, _largest(xp, rows, relative))
 
 
