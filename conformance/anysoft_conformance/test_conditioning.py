@@ -12,6 +12,7 @@ import pytest
 
 import anysoft
 from anysoft_conformance import oracle
+from anysoft_conformance.corpus import FLOATS
 from anysoft_conformance.oracle import FORMATS, FUNCTIONS, FloatArray, Truth
 from anysoft_conformance.rows import Row, rows
 
@@ -58,7 +59,9 @@ def _assert_it_bounds(row: Row, temperature: float, functions: tuple[Any, ...]) 
     options: dict[str, Any] = {} if temperature == 1 else {"temperature": temperature}
     for function in functions:
         exact = truths[function]
-        computed = row.host(getattr(anysoft, function)(x, -1, **options))
+        path: Any = "generic" if _is_lost_by_torch(row, function) else "auto"
+        with anysoft.options(path=path):
+            computed = row.host(getattr(anysoft, function)(x, -1, **options))
         bound = row.host(anysoft.error_bound(x, function, -1, **options))
         finite = np.isfinite(exact.value)
         assert finite.sum() > 0.8 * finite.size
@@ -73,6 +76,22 @@ def _assert_it_bounds(row: Row, temperature: float, functions: tuple[Any, ...]) 
         other = 4 * np.abs(last_places(computed[finite], row.dtype) / ulp - 1)
         coarse = np.where(bound[finite] < np.finfo(np.float32).tiny, 1.0, 0.0)
         assert (np.abs(allowed - budget) <= 1e-5 * budget + other + coarse).all(), function
+
+
+def _is_lost_by_torch(row: Row, function: str) -> bool:
+    return row.backend == "torch" and function == "softmax" and row.dtype in FLOATS
+
+
+@pytest.mark.xfail(reason="torch.softmax adds small terms to a large one, one by one: 2.2 times the bound", strict=True)
+@pytest.mark.parametrize("row", rows("torch", dtypes=FLOATS))
+def test_the_bound_bounds_the_softmax_of_torch(row: Row) -> None:
+    """A leader and nine others of 2⁻²⁴ or 2⁻⁵³ of it: each addition loses half of an ulp."""
+    depth = {"float32": 24, "float64": 53}[row.dtype] * np.log(2.0)
+    x = np.concatenate([np.zeros((200, 1)), np.linspace(0.5, -0.5, 200)[:, None] - depth * np.ones(9)], axis=-1)
+    x = oracle.round_to(x, row.dtype)
+    exact = oracle.truth("softmax", x)
+    error = oracle.ulp_error(row.host(anysoft.softmax(row.array(x), -1)), exact, row.dtype)
+    assert (error * last_places(exact.value, row.dtype) <= row.host(anysoft.error_bound(row.array(x), "softmax"))).all()
 
 
 @pytest.mark.parametrize("row", rows("numpy", dtypes=("float64",)))
