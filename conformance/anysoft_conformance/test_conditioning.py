@@ -154,7 +154,8 @@ def test_derivatives_are_defined(row: Row) -> None:
     """The ulp counts as a constant, and so do rows without a condition."""
     values = [[0.5, -1.25, 2.0], [0.0, -40.0, -1000.0], [1.0, 1.0, -np.inf], [0.0, -np.inf, -np.inf], [-np.inf] * 3]
     x = row.array([*values, [np.inf, 1.0, np.nan]])
-    for function in FUNCTIONS:
+    # JAX compiles for each: there, the longest formula alone
+    for function in FUNCTIONS if row.backend == "torch" else ("log_softmax",):
         for kind in ("componentwise", "normwise"):
             found = _gradient(row, lambda x, f=function, k=kind: anysoft.condition_number(x, f, -1, kind=k), x)
             assert not np.isnan(found).any(), (found, function, kind)
