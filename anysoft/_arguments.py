@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -138,6 +138,71 @@ def broadcast_to(xp: Any, x: Array, shape: tuple[Any, ...]) -> Array:
 def with_rank(xp: Any, x: Array | None, ndim: int) -> Array | None:
     """`x` with leading axes of length one up to `ndim` axes."""
     return x if x is None or x.ndim == ndim else xp.reshape(x, (1,) * (ndim - x.ndim) + tuple(x.shape))
+
+
+class Prepared(NamedTuple):
+    """Real arrays of one shape in the dtype to compute in, −inf where masked; the options with their rank."""
+
+    arrays: tuple[Array, ...]
+    where: Array | None
+    temperature: Array | None
+    axes: tuple[int, ...]
+    appended: bool  # an axis of length one, at the end, for the entries that are rows by themselves
+    dtype: Any  # of the result
+
+
+def prepared(
+    xp: Any,
+    name: str,
+    arrays: dict[str, Any],
+    axis: Any,
+    *,
+    where: Any = None,
+    temperature: Any = None,
+    dtype: Any = None,
+) -> Prepared:
+    """The arrays of a call of `name`, the first of them called x, and its options, as rows along `axis`."""
+    natural = float_dtype(xp, arrays)
+    if not xp.isdtype(natural, "real floating"):
+        raise TypeError(f"{name} is of real numbers, not {natural}")
+    dtype = result_dtype(xp, natural, dtype)
+    compute = carrier(xp, xp.result_type(natural, dtype))
+    x = arrays["x"]
+    # not all in one expression: a number has no dtype to look at
+    operands = {label: as_array(xp, a, compute, x) for label, a in arrays.items()}
+    options: dict[str, Any] = {}
+    if where is not None:
+        options["where"] = as_mask(xp, where, x)
+    if temperature is not None:
+        options["temperature"] = as_array(xp, temperature, compute, x)
+    shapes = {label: a.shape for label, a in {**operands, **options}.items()}
+    shape = x.shape
+    if len(shapes) > 1:  # or else nothing is compared: that would pin lengths that are symbols
+        shape = broadcast_shape(**shapes)
+        operands = {label: broadcast_to(xp, a, shape) for label, a in operands.items()}
+        options = {label: with_rank(xp, a, len(shape)) for label, a in options.items()}
+    axes = canonical_axes(axis, len(shape))
+    if temperature is not None and any(options["temperature"].shape[one] != 1 for one in axes if len(shape)):
+        raise ValueError(
+            f"temperature of shape {shapes['temperature']} varies along axis {axis!r} of x, of shape {shapes['x']}; "
+            "it must have length one there"
+        )
+    appended = len(shape) == 0 or not axes
+    if appended:
+        axes = (len(shape),)
+        operands, options = (
+            {label: xp.expand_dims(a, axis=a.ndim) for label, a in group.items()} for group in (operands, options)
+        )
+    if where is not None:
+        low = xp.full_like(operands["x"], -xp.inf)
+        operands = {label: xp.where(options["where"], a, low) for label, a in operands.items()}
+    return Prepared(tuple(operands.values()), options.get("where"), options.get("temperature"), axes, appended, dtype)
+
+
+def reduced(xp: Any, value: Array, rows: Prepared, keepdims: bool) -> Array:
+    """A value for each row, with keepdims, as the call returns it."""
+    value = xp.astype(value, rows.dtype, copy=False)
+    return value if keepdims and not rows.appended else without_axes(value, rows.axes)
 
 
 def log_max(xp: Any, dtype: Any) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from anysoft import _arguments as arguments
-from anysoft._arguments import checked_temperature
+from anysoft._arguments import Prepared, checked_temperature
 from anysoft._shift import Scaled, exponentiate, total
 from anysoft.logsumexp import logsumexp
 from anysoft.registry import Backend, Operation
@@ -203,51 +203,6 @@ def _checked(of: Any, axis: Any, temperature: Any, kind: Any = _KINDS[0]) -> tup
     return _AXES[of] if axis is ... else axis, temperature
 
 
-class _Given(NamedTuple):
-    """A call's rows, broadcast together, in the dtype to compute in; −inf where masked."""
-
-    x: Array
-    where: Array | None
-    temperature: Array | None
-    axes: tuple[int, ...]
-    appended: bool
-    dtype: Any  # of the function's result
-    compute: Any
-
-
-def _prepared(
-    backend: Backend, x: Array, of: str, axis: Any, where: Array | None, temperature: Any, dtype: Any
-) -> _Given:
-    xp = backend.namespace(x)
-    natural = arguments.float_dtype(xp, {"x": x})
-    if not xp.isdtype(natural, "real floating"):
-        raise TypeError(f"condition numbers and error bounds of {of} are for real numbers, not {natural}")
-    dtype = arguments.result_dtype(xp, natural, dtype)
-    compute = arguments.carrier(xp, xp.result_type(natural, dtype))
-    x = xp.astype(x, compute, copy=False)
-    shapes = {"x": x.shape}
-    if where is not None:
-        where = arguments.as_mask(xp, where, x)
-        shapes["where"] = where.shape
-    if temperature is not None:
-        temperature = arguments.as_array(xp, temperature, compute, x)
-        shapes["temperature"] = temperature.shape
-    shape = arguments.broadcast_shape(**shapes)
-    x = arguments.broadcast_to(xp, x, shape)
-    where = arguments.with_rank(xp, where, len(shape))
-    temperature = arguments.with_rank(xp, temperature, len(shape))
-    axes = arguments.canonical_axes(axis, x.ndim)
-    if temperature is not None and any(temperature.shape[one] != 1 for one in axes if x.ndim):
-        raise ValueError(f"temperature of shape {shapes['temperature']} varies along axis {axis!r} of {tuple(shape)}")
-    appended = x.ndim == 0 or not axes
-    if appended:  # each entry alone is a row
-        axes = (x.ndim,)
-        x, where, temperature = (None if a is None else xp.expand_dims(a, axis=a.ndim) for a in (x, where, temperature))
-    if where is not None:
-        x = xp.where(where, x, xp.full_like(x, -xp.inf))
-    return _Given(x, where, temperature, axes, appended, dtype, compute)
-
-
 class _Rows(NamedTuple):
     """Rows with their shares; one without a finite maximum has zeros in place of its entries, and `defined` False."""
 
@@ -266,9 +221,9 @@ class _Rows(NamedTuple):
     still: Any  # whether it is 0 or ∞, between whose ties nothing moves
 
 
-def _shares(backend: Backend, given: _Given) -> _Rows:
-    xp = backend.namespace(given.x)
-    x, axes, temperature = given.x, given.axes, given.temperature
+def _shares(backend: Backend, given: Prepared) -> _Rows:
+    xp = backend.namespace(given.arrays[0])
+    (x,), axes, temperature = given.arrays, given.axes, given.temperature
     defined = xp.isfinite(backend.stop_gradient(xp.max(x, axis=axes, keepdims=True)))
     x = xp.where(defined, x, xp.zeros_like(x))
     maximum = backend.stop_gradient(xp.max(x, axis=axes, keepdims=True))
@@ -337,9 +292,12 @@ def _condition_number(
     keepdims: bool,
 ) -> Array:
     xp = backend.namespace(x)
-    given = _prepared(backend, x, of, axis, where, temperature, dtype)
-    if any(n == 0 for n in given.x.shape):
-        return _finish(xp, xp.sum(given.x, axis=given.axes, keepdims=True) + xp.nan, given, keep=keepdims)
+    given = arguments.prepared(
+        xp, "condition_number", {"x": x}, axis, where=where, temperature=temperature, dtype=dtype
+    )
+    (x,) = given.arrays
+    if any(n == 0 for n in x.shape):
+        return _finish(xp, xp.sum(x, axis=given.axes, keepdims=True) + xp.nan, given, keep=keepdims)
     rows = _shares(backend, given)
     norm = backend.stop_gradient(_largest(xp, rows, xp.abs(rows.x)))
     # a power of 2, so that neither a difference of scaled logits overflows nor the reciprocal of one underflows
@@ -348,7 +306,7 @@ def _condition_number(
     return _finish(xp, _settled(xp, rows, value, xp.nan), given, keep=keepdims)
 
 
-def _finish(xp: Any, value: Array, given: _Given, *, keep: bool) -> Array:
+def _finish(xp: Any, value: Array, given: Prepared, *, keep: bool) -> Array:
     value = xp.astype(value, arguments.carrier(xp, given.dtype), copy=False)
     return value if keep and not given.appended else arguments.without_axes(value, given.axes)
 
@@ -413,32 +371,34 @@ def _error_bound(
     keepdims: bool,
 ) -> Array:
     xp = backend.namespace(x)
-    given = _prepared(backend, x, of, axis, where, temperature, dtype)
+    given = arguments.prepared(xp, "error_bound", {"x": x}, axis, where=where, temperature=temperature, dtype=dtype)
+    (x,) = given.arrays
     reduced = of == "logsumexp"
-    if any(n == 0 for n in given.x.shape):
-        empty = xp.sum(given.x, axis=given.axes, keepdims=True) + xp.nan if reduced else given.x
+    if any(n == 0 for n in x.shape):
+        empty = xp.sum(x, axis=given.axes, keepdims=True) + xp.nan if reduced else x
         return _finish(xp, empty, given, keep=keepdims or not reduced)
     rows = _shares(backend, given)
-    x = rows.x * float(xp.finfo(given.dtype).eps)  # 2u is eps; first of all, because a sum may be too large without
+    # 2u is eps; and first of all, because a sum may be too large without
+    scaled = rows.x * float(xp.finfo(given.dtype).eps)
     if reduced:
-        value = logsumexp(given.x, given.axes, keepdims=True)
-        moved = _mean(backend, rows, xp.abs(x))
+        value = logsumexp(x, given.axes, keepdims=True)
+        moved = _mean(backend, rows, xp.abs(scaled))
     else:
         function = softmax if of == "softmax" else log_softmax
         heat = 1.0 if given.temperature is None else given.temperature
-        value = function(given.x, given.axes, where=given.where, temperature=heat)
-        moved = _movement(backend, rows, x)[0]
+        value = function(x, given.axes, where=given.where, temperature=heat)
+        moved = _movement(backend, rows, scaled)[0]
         moved = (rows.p * moved if of == "softmax" else moved) / rows.heat
     ulp, finite = _last_place(backend, value, given)
     bound = xp.where(finite, 4.0 * ulp + _settled(xp, rows, moved, 0.0), xp.full_like(value, xp.nan))
     return _finish(xp, bound, given, keep=keepdims or not reduced)
 
 
-def _last_place(backend: Backend, value: Array, given: _Given) -> tuple[Array, Array]:
+def _last_place(backend: Backend, value: Array, given: Prepared) -> tuple[Array, Array]:
     """The unit in the last place of a value rounded to the result's dtype, and whether it is finite there."""
     xp = backend.namespace(value)
-    form, own = xp.finfo(given.dtype), xp.finfo(given.compute)
-    size = xp.abs(xp.astype(xp.astype(backend.stop_gradient(value), given.dtype), given.compute))
+    form, own = xp.finfo(given.dtype), xp.finfo(value.dtype)
+    size = xp.abs(xp.astype(xp.astype(backend.stop_gradient(value), given.dtype), value.dtype))
     finite = size < xp.inf
     size = xp.where(finite, size, xp.zeros_like(size))
     # above the largest number is none to be next, so that the spacing is taken at a half

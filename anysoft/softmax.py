@@ -146,7 +146,7 @@ def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tempera
         top = 1.0 / (1.0 + xp.where(parts.dominated, parts.r / parts.k, xp.zeros_like(parts.r)))
         return xp.where(parts.tied & parts.dominated, top, p)
 
-    return _normalised(backend, x, axis, where, temperature, dtype, normalise, excluded=0.0)
+    return _normalised("softmax", backend, x, axis, where, temperature, dtype, normalise, excluded=0.0)
 
 
 def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
@@ -167,10 +167,11 @@ def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tem
         log_sum = xp.where(parts.dominated, xp.log1p(ratio), xp.log(parts.k + parts.r) - parts.top)
         return xp.where(parts.tied & parts.dominated, xp.zeros_like(shifted), shifted - origin) - log_sum
 
-    return _normalised(backend, x, axis, where, temperature, dtype, normalise, excluded=-float("inf"))
+    return _normalised("log_softmax", backend, x, axis, where, temperature, dtype, normalise, excluded=-float("inf"))
 
 
 def _normalised(
+    name: str,
     backend: Backend,
     x: Array,
     axis: Any,
@@ -181,55 +182,20 @@ def _normalised(
     excluded: float,
 ) -> Array:
     xp = backend.namespace(x)
-    natural = arguments.float_dtype(xp, {"x": x})
-    if not xp.isdtype(natural, "real floating"):
-        raise TypeError(f"softmax and log_softmax are of real numbers, not {natural}")
-    dtype = arguments.result_dtype(xp, natural, dtype)
-    compute = arguments.carrier(xp, xp.result_type(natural, dtype))
-    x = xp.astype(x, compute, copy=False)
-    shapes = {"x": x.shape}
-    if where is not None:
-        where = arguments.as_mask(xp, where, x)
-        shapes["where"] = where.shape
-    if temperature is not None:
-        temperature = arguments.as_array(xp, temperature, compute, x)
-        shapes["temperature"] = temperature.shape
-    if len(shapes) > 1:
-        shape = arguments.broadcast_shape(**shapes)
-        x = arguments.broadcast_to(xp, x, shape)
-        where = arguments.with_rank(xp, where, len(shape))
-        temperature = arguments.with_rank(xp, temperature, len(shape))
-    axes = arguments.canonical_axes(axis, x.ndim)
-    if temperature is not None and any(temperature.shape[one] != 1 for one in axes if x.ndim):
-        raise ValueError(
-            f"temperature of shape {shapes['temperature']} varies along axis {axis!r} of x, of shape {shapes['x']}; "
-            "it must have length one there"
-        )
-    appended = x.ndim == 0 or not axes
-    if appended:  # each entry alone is a row
-        axes = (x.ndim,)
-        x, where, temperature = (None if a is None else xp.expand_dims(a, axis=a.ndim) for a in (x, where, temperature))
-    empty = any(n == 0 for n in x.shape)
-    result = x if empty else _rows(backend, x, where, temperature, axes, normalise, excluded)
-    result = xp.astype(result, dtype, copy=False)
-    return result[..., 0] if appended else result
+    rows = arguments.prepared(xp, name, {"x": x}, axis, where=where, temperature=temperature, dtype=dtype)
+    (result,) = rows.arrays
+    if all(n != 0 for n in result.shape):
+        result = _of_rows(backend, rows, normalise, excluded)
+    result = xp.astype(result, rows.dtype, copy=False)
+    return result[..., 0] if rows.appended else result
 
 
-def _rows(
-    backend: Backend,
-    x: Array,
-    where: Array | None,
-    temperature: Array | None,
-    axes: tuple[int, ...],
-    normalise: Callable[[_Rows], Array],
-    excluded: float,
-) -> Array:
+def _of_rows(backend: Backend, rows: arguments.Prepared, normalise: Callable[[_Rows], Array], excluded: float) -> Array:
+    (x,), where = rows.arrays, rows.where
     xp = backend.namespace(x)
-    if where is not None:
-        x = xp.where(where, x, xp.full_like(x, -xp.inf))
-    maximum = backend.stop_gradient(xp.max(x, axis=axes, keepdims=True))
-    parts = exponentiate(backend, x, axes, maximum, temperature)
-    result = normalise(_Rows(x, temperature, maximum, parts))
+    maximum = backend.stop_gradient(xp.max(x, axis=rows.axes, keepdims=True))
+    parts = exponentiate(backend, x, rows.axes, maximum, rows.temperature)
+    result = normalise(_Rows(x, rows.temperature, maximum, parts))
     result = xp.where(parts.dead, xp.full_like(result, xp.nan), result)
     return result if where is None else xp.where(where, result, xp.full_like(result, excluded))
 

@@ -1,4 +1,4 @@
-"""NumPy: in-place kernels. It has no function of the family of its own, so no row here has a raw answer."""
+"""NumPy: in-place kernels. Of the family it has logaddexp alone; what it lacks is SciPy's, which is no part of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ Array = Any
 _FLOAT32, _FLOAT64 = np.dtype("float32"), np.dtype("float64")
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in (_FLOAT32, _FLOAT64)}
+# NumPy adds so many in 8 lanes, where a second large term loses a rounding to each small one that joins its lane
+_BLOCK = 128
 
 
 def _guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
@@ -116,7 +118,12 @@ def _of_row(x: Array) -> tuple[Any, Array, float]:
     shifted = _difference(x, m)
     e = np.exp(shifted)
     e[place] = 0
-    return m, shifted, float(np.add.reduce(e, dtype=_FLOAT64))
+    return m, shifted, _total(e)
+
+
+def _total(e: Array) -> float:
+    """The sum of one row: exact for a short one, which for a few terms is the faster way too."""
+    return math.fsum(e.tolist()) if e.size <= _BLOCK else float(np.add.reduce(e, dtype=_FLOAT64))
 
 
 def _difference(x: Array, m: Any) -> Array:
@@ -146,7 +153,7 @@ def _softmax_of_row(x: Array) -> Array:
     place = e.argmax()
     largest = e[place]
     e[place] = 0  # beside it, each small term would lose a rounding
-    s = float(np.add.reduce(e, dtype=_FLOAT64)) + float(largest)
+    s = _total(e) + float(largest)
     np.divide(e, x.dtype.type(s), e)
     e[place] = largest / s
     return e
@@ -193,6 +200,26 @@ def _log_softmax(x: Array, axis: int | None, *_: Any) -> Array:
     return result
 
 
+def _logaddexp(x: Array, y: Any) -> Any:
+    with np.errstate(all="ignore"):  # it warns of infinities and of differences past the range
+        return np.logaddexp(x, y)
+
+
+def _guard_elementwise(x: Array, y: Any = None) -> bool | str:
+    for one in (x, x if y is None else y):
+        if one.__class__ is not np.ndarray or one.dtype not in (_FLOAT64, _FLOAT32):
+            return "np.logaddexp is called for plain arrays of float32 or float64"
+    if y is not None and x.dtype != y.dtype:
+        return f"np.logaddexp would round {x.dtype} and {y.dtype} to one dtype by rules of its own"
+    return True
+
+
+def _guard_log1pexp(x: Array) -> bool | str:
+    if x.__class__ is np.ndarray and x.size > 10_000:
+        return "np.logaddexp goes one by one: on long arrays the generic formula is faster"
+    return _guard_elementwise(x)
+
+
 BACKEND = Backend(
     name="numpy",
     arrays=("numpy:ndarray", "numpy:generic"),
@@ -203,5 +230,8 @@ BACKEND = Backend(
         FastPath("logsumexp", "numpy kernel", _logsumexp, _guard),
         FastPath("softmax", "numpy kernel", _softmax, _guard),
         FastPath("log_softmax", "numpy kernel", _log_softmax, _guard),
+        FastPath("logaddexp", "numpy.logaddexp", _logaddexp, _guard_elementwise, np.logaddexp),
+        FastPath("log1pexp", "numpy.logaddexp", lambda x: _logaddexp(x, 0), _guard_log1pexp),
+        FastPath("log_sigmoid", "numpy.logaddexp", lambda x: -_logaddexp(-x, 0), _guard_log1pexp),
     ),
 )

@@ -54,8 +54,8 @@ class Framework:
 
     `asarray(values, dtype)` makes an array of the named dtype on the device, `asnumpy(array)` a NumPy array as it is.
     `default_float` is what an integer becomes, `lacking` the dtypes that the device has not, `subnormal` whether it
-    computes with numbers below the smallest normal one. `jacobian(function, x)` and `hessian(function, x)` are by
-    reverse mode; None where there is no differentiation.
+    computes with numbers below the smallest normal one. `jacobian(function, x, *more)` and `hessian(function, x,
+    *more)` are with respect to `x`, by reverse mode; None where there is no differentiation.
     """
 
     name: str
@@ -71,8 +71,8 @@ class Framework:
     wait: Callable[[Array], object] = _nothing
     session: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     hardware: Callable[[], str] = cpu
-    jacobian: Callable[[Callable[[Array], Array], Array], Array] | None = None
-    hessian: Callable[[Callable[[Array], Array], Array], Array] | None = None
+    jacobian: Callable[..., Array] | None = None
+    hessian: Callable[..., Array] | None = None
 
     def has(self, dtype: str) -> bool:
         """Whether it has a dtype on this device."""
@@ -99,7 +99,7 @@ def _numpy(device: str) -> Framework:
 def _torch(device: str) -> Framework:
     import torch
 
-    functional = torch.autograd.functional
+    functional: Any = torch.autograd.functional
 
     def asarray(values: HostArray, dtype: str) -> Array:
         if any(stride < 0 for stride in values.strides) or not values.flags.writeable:
@@ -124,8 +124,8 @@ def _torch(device: str) -> Framework:
         lacking=frozenset({"float64", "complex128"} if "mps" in device else ()),
         wait=lambda array: torch.cuda.synchronize(device) if "cuda" in device else None,
         hardware=lambda: torch.cuda.get_device_name(device) if "cuda" in device else cpu(),
-        jacobian=functional.jacobian,
-        hessian=functional.hessian,
+        jacobian=lambda function, x, *more: functional.jacobian(lambda x: function(x, *more), x),
+        hessian=lambda function, x, *more: functional.hessian(lambda x: function(x, *more), x),
     )
 
 
@@ -140,7 +140,7 @@ def _jax(device: str) -> Framework:
 
     # compiled, because eager reverse mode costs a second a call; once for each function, whatever the shape
     @functools.lru_cache(maxsize=256)
-    def derivative(order: Callable[..., Any], function: Callable[[Array], Array]) -> Any:
+    def derivative(order: Callable[..., Any], function: Callable[..., Array]) -> Any:
         return jax.jit(order(function))
 
     return Framework(
@@ -155,8 +155,8 @@ def _jax(device: str) -> Framework:
         wait=lambda array: array.block_until_ready(),
         session=functools.partial(home.enable_x64, True),  # without it JAX has no float64
         hardware=lambda: cpu() if place.platform == "cpu" else str(place.device_kind),
-        jacobian=lambda function, x: derivative(jax.jacrev, function)(x),
-        hessian=lambda function, x: derivative(jax.hessian, function)(x),
+        jacobian=lambda function, *arrays: derivative(jax.jacrev, function)(*arrays),
+        hessian=lambda function, *arrays: derivative(jax.hessian, function)(*arrays),
     )
 
 
@@ -340,22 +340,27 @@ def native(name: str, function: str) -> tuple[str, Callable[..., Any]]:
     LookupError
         By this function or by the call, if there is none, or none with such an option; its text says which.
     """
-    if name == "numpy":
-        return f"scipy.special.{function}", _scipy(function)
-    installed = anysoft.registry.installed(name)
-    if not any(path.operation == function and path.raw for found in installed for path in found.fast_paths):
+    paths = (path for found in anysoft.registry.installed(name) for path in found.fast_paths)
+    raw = next((path for path in paths if path.operation == function and path.raw), None)
+    if raw is None:
+        if name == "numpy":
+            return f"scipy.special.{_OF_SCIPY.get(function, function)}", _scipy(function)
         raise LookupError(f"{name} has no {function} of its own")
 
     def call(x: Array, *more: Any, **options: Any) -> Any:
         with anysoft.options(path="native"):
             return getattr(anysoft, function)(x, *more, **options)
 
-    return f"{'cupyx.scipy.special' if name == 'cupy' else name}.{function}", call
+    return raw.name, call
+
+
+# where SciPy calls it differently
+_OF_SCIPY = {"sigmoid": "expit", "log_sigmoid": "log_expit", "log1pexp": "softplus"}
 
 
 def _scipy(function: str) -> Callable[..., Any]:
     try:
-        own = getattr(importlib.import_module("scipy.special"), function)
+        own = getattr(importlib.import_module("scipy.special"), _OF_SCIPY.get(function, function))
     except ImportError:
         reason = "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
         raise LookupError(reason) from None

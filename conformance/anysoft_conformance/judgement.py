@@ -156,10 +156,11 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
 
 
 def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
-    _, (x, *_), options = _given(subject, case, row)
+    _, arrays, options = _given(subject, case, row)
     differentiate = getattr(row.framework, {"gradient": "jacobian", "hessian": "hessian"}[what])
     truth, finite = _derivative(subject.name, case, row.dtype, row.framework.default_float, what)
-    result = row.host(_called(differentiate, (_alone(call, case.axis if subject.along else _NO_AXIS, options), x), {}))
+    of_arrays = _of_arrays(call, case.axis if subject.along else _NO_AXIS, options)
+    result = row.host(_called(differentiate, (of_arrays, *arrays), {}))
     if result.shape != truth.high.shape:
         raise _BrokenError("shape", f"a derivative of shape {result.shape} where {truth.high.shape} is right")
     if np.isnan(result).any():
@@ -200,27 +201,27 @@ def _sums_to_one(result: FloatArray, axis: Axis, dtype: str, *, logarithms: bool
         raise _BrokenError("sum", f"probabilities that add up to {worst}", computed=repr(worst), truth="1.0")
 
 
-class _Alone:
-    """A function of the array alone; without options one for each call and axis, which a framework compiles once."""
+class _OfArrays:
+    """A function of the arrays alone; without options one for each call and axis, which a framework compiles once."""
 
     def __init__(self, call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> None:
         self.call, self.options = call, options
         self.axis = () if axis is _NO_AXIS else (axis,)
 
-    def __call__(self, x: Array) -> Array:
-        return self.call(x, *self.axis, **self.options)
+    def __call__(self, *arrays: Array) -> Array:
+        return self.call(*arrays, *self.axis, **self.options)
 
 
 _NO_AXIS = object()
 
 
 @functools.lru_cache(maxsize=64)
-def _shared(call: Callable[..., Any], axis: Any) -> _Alone:
-    return _Alone(call, axis, {})
+def _shared(call: Callable[..., Any], axis: Any) -> _OfArrays:
+    return _OfArrays(call, axis, {})
 
 
-def _alone(call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> _Alone:
-    return _Alone(call, axis, options) if options else _shared(call, axis)
+def _of_arrays(call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> _OfArrays:
+    return _OfArrays(call, axis, options) if options else _shared(call, axis)
 
 
 def _given(subject: Subject, case: Case, row: Row) -> tuple[Problem, tuple[Array, ...], dict[str, Any]]:
@@ -370,7 +371,7 @@ def differentiable(subject: Subject, case: Case, row: Row, what: What, *, full: 
             subject.hessian,
         )
     )
-    if None in available or not case.derivatives or case.raises or case.options.keys() - {"where"}:
+    if None in available or not case.derivatives or case.raises or case.options.keys() - set(subject.derived):
         return False
     if row.dtype in HALVES and not full:
         return False

@@ -15,7 +15,8 @@ from anysoft_conformance.truths import Problem
 class Subject:
     """A function, and what it should return: a truth for each of its results.
 
-    `gradient` is the truth of the derivative of its result with respect to one row, and `hessian` that of the second.
+    `gradient` is the truth of the derivative of its result with respect to one row, its first array, and `hessian` that
+    of the second; `derived` are the options with which they are asked for.
     `along` says whether it takes an axis, after its arrays or, if ``named``, by keyword, and `sums` what of it adds up
     to 1 along that axis.
     """
@@ -25,5 +26,6 @@ class Subject:
     cases: tuple[Case, ...]
     gradient: Callable[[Problem], Truth] | None = None
     hessian: Callable[[Problem], Truth] | None = None
+    derived: tuple[str, ...] = ("where",)
     along: bool | Literal["named"] = True
     sums: Literal["", "value", "exp of value", "gradient"] = ""

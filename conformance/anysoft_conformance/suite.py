@@ -87,13 +87,25 @@ def checks(rows: Iterable[Row], paths: Sequence[str] = PATHS, *, full: bool = Fa
                     continue
                 for what in kinds:
                     if what == "value" or differentiable(subject, case, row, what, full=full):
-                        asked = (path for path in paths if path != NATIVE or _judges_native(subject, case, row))
+                        asked = (path for path in paths if _judges(subject, case, row, path, paths))
                         yield from (Check(subject, case, row, path, what) for path in asked)
 
 
-def _judges_native(subject: Subject, case: Case, row: Row) -> bool:
-    """Whether the backend has such a function; how it refuses, in which words, anysoft promises of itself alone."""
-    return case.raises is None and _has_native(row.backend, subject.name)
+def _judges(subject: Subject, case: Case, row: Row, path: str, paths: Sequence[str]) -> bool:
+    """Whether a path has something to say that no other says.
+
+    Natives: where there is one; how it refuses, in which words, anysoft promises of itself alone. Where no fast path
+    can be taken, auto is generic.
+    """
+    if path == NATIVE:
+        return case.raises is None and _has_native(row.backend, subject.name)
+    return path != "generic" or "auto" not in paths or _has_fast_path(row.backend, subject.name)
+
+
+@functools.cache
+def _has_fast_path(backend: str, function: str) -> bool:
+    found = anysoft.registry.installed(backend)
+    return any(path.operation == function and path.call for one in found for path in one.fast_paths)
 
 
 @functools.cache
