@@ -380,13 +380,14 @@ def _error_bound(
     rows = _shares(backend, given)
     # 2u is eps; and first of all, because a sum may be too large without
     scaled = rows.x * float(xp.finfo(given.dtype).eps)
+    along = given.axes[0] if len(given.axes) == 1 else given.axes  # the paths that a user's call takes
     if reduced:
-        value = logsumexp(x, given.axes, keepdims=True)
+        value = logsumexp(x, along, keepdims=True)
         moved = _mean(backend, rows, xp.abs(scaled))
     else:
         function = softmax if of == "softmax" else log_softmax
         heat = 1.0 if given.temperature is None else given.temperature
-        value = function(x, given.axes, where=given.where, temperature=heat)
+        value = function(x, along, where=given.where, temperature=heat)
         moved = _movement(backend, rows, scaled)[0]
         moved = (rows.p * moved if of == "softmax" else moved) / rows.heat
     ulp, finite = _last_place(backend, value, given)

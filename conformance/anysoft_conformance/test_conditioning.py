@@ -78,7 +78,7 @@ def _assert_it_bounds(row: Row, temperature: float, functions: tuple[Any, ...]) 
 
 @pytest.mark.parametrize("row", rows("torch", dtypes=FLOATS))
 def test_the_bound_bounds_where_one_leads_many(row: Row) -> None:
-    """A leader and nine others of 2⁻²⁴ or 2⁻⁵³ of it: one by one, each addition loses half of an ulp (torch.softmax)."""
+    """A leader and nine others of 2⁻²⁴ or 2⁻⁵³ of it: one by one, each addition loses half an ulp (torch.softmax)."""
     depth = {"float32": 24, "float64": 53}[row.dtype] * np.log(2.0)
     x = np.concatenate([np.zeros((200, 1)), np.linspace(0.5, -0.5, 200)[:, None] - depth * np.ones(9)], axis=-1)
     x = oracle.round_to(x, row.dtype)
