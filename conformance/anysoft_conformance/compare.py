@@ -344,7 +344,7 @@ def _asked(question: Question, rounded: FloatArray, axis: int, dtype: str) -> Ta
     )
     chosen = _spread(len(lines), ASKED_LOGITS // lines.shape[-1])
     truth = question.truth(arrays, chosen, dtype)
-    return Task(question.function, arrays, question.along, question.options, truth, lambda result: result[chosen])
+    return Task(question.function, arrays, question.along, question.given, truth, lambda result: result[chosen])
 
 
 def _row(one: Framework, dtype: str, task: Task) -> Row:
@@ -451,7 +451,7 @@ def paths(one: Framework) -> list[dict[str, Any]]:
                 host = question.arguments(logits) if question else (logits,)
                 arrays = [one.asarray(array, dtype if array.dtype.kind == "f" else str(array.dtype)) for array in host]
                 axis = question.along if question else (-1,)
-                found = anysoft.explain(function, *arrays, *axis, **(question.options if question else {}))
+                found = anysoft.explain(function, *arrays, *axis, **(question.given if question else {}))
                 # a reason that differs only in the dtype that it names is one reason
                 alike = (function, found.path, str(found.reasons).replace(dtype, ""))
                 choice = {"function": function, "path": found.path, "dtypes": [], "reasons": dict(found.reasons)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,12 +34,12 @@ class Question:
     @property
     def along(self) -> tuple[int, ...]:
         """The axis, where the function takes one after its arrays."""
-        return (-1,) if SUBJECTS[self.function].along else ()
+        return (-1,) if SUBJECTS[self.function].along is True else ()
 
-    def call(self) -> Callable[..., Any]:
-        """anysoft's function."""
-        function: Callable[..., Any] = operator.attrgetter(self.function)(anysoft)
-        return function
+    @property
+    def given(self) -> dict[str, Any]:
+        """All options, with the axis where the function takes it by name."""
+        return {**self.options, **({"axis": -1} if SUBJECTS[self.function].along == "named" else {})}
 
     def truth(self, arrays: Arrays, lines: np.ndarray[Any, Any], dtype: str) -> Truth:
         """What is right for some of the lines."""
@@ -71,19 +70,18 @@ def _probabilities(lines: FloatArray) -> Arrays:
     return (anysoft.sigmoid(lines),)
 
 
-ALL = tuple(
-    Question(*each)
-    for each in (
-        ("logmeanexp", "of each row", _alone),
-        ("logcumsumexp", "of each row", _alone),
-        ("logaddexp", "of each logit and the same place of the next row", _beside_the_next),
-        ("logsubexp", "of the same, the larger first", _upper_and_lower),
-        ("log1mexp", "of −|x|", lambda lines: (-np.abs(lines),)),
-        ("log1pexp", "of each logit", _alone),
-        ("logexpm1", "of |x|", lambda lines: (np.abs(lines),)),
-        ("sigmoid", "of each logit", _alone),
-        ("log_sigmoid", "of each logit", _alone),
-        ("logit", "of each logit's sigmoid", _probabilities),
-    )
+_EACH: tuple[tuple[Any, ...], ...] = (
+    ("logmeanexp", "of each row", _alone),
+    ("logcumsumexp", "of each row", _alone),
+    ("logaddexp", "of each logit and the same place of the next row", _beside_the_next),
+    ("logsubexp", "of the same, the larger first", _upper_and_lower),
+    ("log1mexp", "of −|x|", lambda lines: (-np.abs(lines),)),
+    ("log1pexp", "of each logit", _alone),
+    ("logexpm1", "of |x|", lambda lines: (np.abs(lines),)),
+    ("sigmoid", "of each logit", _alone),
+    ("log_sigmoid", "of each logit", _alone),
+    ("logit", "of each logit's sigmoid", _probabilities),
+    ("condition_number", "of each row's softmax", _alone, {"of": "softmax"}),
+    ("error_bound", "of each row's log_softmax", _alone, {"of": "log_softmax"}),
 )
-QUESTIONS = {question.function: question for question in ALL}
+QUESTIONS = {each[0]: Question(*each) for each in _EACH}
