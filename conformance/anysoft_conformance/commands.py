@@ -226,14 +226,15 @@ def _table(rows: "list[Row]", *, narrow: bool) -> "Table":
     from anysoft_conformance.compare import ratio, ulp
 
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("\nfunction", width=max(11, *(len(row.function) for row in rows)))
+    longest = max(11, *(len(row.function) for row in rows))
+    table.add_column("\nfunction", width=longest)
     table.add_column("\ndtype", width=8)
     medians = () if narrow else ("median\nnative", "error\nanysoft")
     for title in ("worst\nnative", "error\nanysoft", *medians):
         table.add_column(title, justify="right", width=7)
     for title in ("wrong\nnative", "NaN/inf\nanysoft"):
         table.add_column(title, justify="right", width=7)
-    table.add_column("  anysoft\n  took", overflow="fold", width=19 if narrow else 23)
+    table.add_column("  anysoft\n  took", overflow="fold", width=(30 if narrow else 34) - longest)
     table.add_column("\ntime", justify="right", width=5)
     functions = dict.fromkeys(row.function for row in rows)
     for function in functions:
