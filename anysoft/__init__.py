@@ -15,7 +15,7 @@ from anysoft.logspace import (
 )
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
-from anysoft.softmax import log_softmax, softmax
+from anysoft.softmax import log_softmax, softmax, softmin
 
 __version__ = "0.1.0"
 
@@ -41,5 +41,6 @@ __all__ = [
     "register_fast_path",
     "sigmoid",
     "softmax",
+    "softmin",
     "softplus",
 ]
