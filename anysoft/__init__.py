@@ -1,5 +1,13 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft.boltzmann import (
+    boltzmann,
+    free_energy,
+    gibbs_entropy,
+    heat_capacity,
+    log_partition,
+    mean_energy,
+)
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
     log1mexp,
@@ -21,9 +29,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "boltzmann",
     "explain",
+    "free_energy",
+    "gibbs_entropy",
+    "heat_capacity",
     "log1mexp",
     "log1pexp",
+    "log_partition",
     "log_sigmoid",
     "log_softmax",
     "logaddexp",
@@ -33,6 +46,7 @@ __all__ = [
     "logmeanexp",
     "logsubexp",
     "logsumexp",
+    "mean_energy",
     "options",
     "register_backend",
     "register_fast_path",
