@@ -413,9 +413,17 @@ class _Weights(NamedTuple):
     """Probabilities, and the logarithm of the partition function as shift/T + log_sum; constants all."""
 
     p: Array
+    root: Array  # √p, which is in range where p is not
     shift: Array
     log_sum: Array
-    exponent: Array  # (x − shift)/T, 0 where p is
+    exponent: Array  # (x − shift)/T, 0 where √p is
+    present: Array  # where it is not
+
+    def average(self, backend: Backend, x: Array, axes: tuple[int, ...]) -> Array:
+        """Σ p·x over each row, with all of its digits also where p alone is subnormal."""
+        xp = backend.namespace(x)
+        small = self.p < xp.finfo(x.dtype).smallest_normal
+        return total(backend, xp.where(small, self.root * x * self.root, self.p * x), axes)
 
 
 class _Ensemble(NamedTuple):
@@ -436,13 +444,13 @@ class _Ensemble(NamedTuple):
     lead_degeneracy: Array
     s: Array  # Σ p·(e^z − 1)
 
-    def sum(self, x: Array) -> Array:
-        """Over a row, with keepdims."""
-        return total(self.backend, x, self.axes)
+    def constant_average(self, x: Array) -> Array:
+        """Σ p·x with p a constant."""
+        return self.weights.average(self.backend, x, self.axes)
 
-    def probabilities(self) -> Array:
-        """As they change."""
-        return self.weights.p * self.backend.namespace(self.z).exp(self.z) / (1.0 + self.s)
+    def average(self, x: Array) -> Array:
+        """Σ p·x."""
+        return self.constant_average(x * self.backend.namespace(x).exp(self.z)) / (1.0 + self.s)
 
 
 def _levels(backend: Backend, rows: arguments.Prepared) -> _Levels:
@@ -512,26 +520,29 @@ def _weights(backend: Backend, levels: _Levels, axes: tuple[int, ...], *, in_ran
     k = total(backend, xp.where(tied, e, zero), axes)
     r = total(backend, xp.where(tied, zero, e), axes)
     k = xp.where(dead, xp.ones_like(k), k)
-    p = e / (k + r)
     log_sum = xp.log1p(r + (k - 1.0))
-    return _Weights(p, shift, log_sum if log_g is None else base + log_sum, xp.where(p > 0, exponent, zero))
+    log_sum = log_sum if log_g is None else base + log_sum
+    root = xp.exp(0.5 * w) / xp.sqrt(k + r)
+    present = root > 0
+    return _Weights(e / (k + r), root, shift, log_sum, xp.where(present, exponent, zero), present)
 
 
 def _ensemble(backend: Backend, rows: arguments.Prepared, *, in_range: bool = False) -> _Ensemble:
     levels = _levels(backend, rows)
     weights = _weights(backend, levels, rows.axes, in_range=in_range)
-    xp, stop, p = backend.namespace(levels.x), backend.stop_gradient, weights.p
-    zero, present = xp.zeros_like(p), p > 0
-    largest = float(xp.finfo(p.dtype).max)
-    mean = total(backend, p * xp.where(present, -levels.x, zero), rows.axes)
+    xp, stop, present = backend.namespace(levels.x), backend.stop_gradient, weights.present
+    zero = xp.zeros_like(levels.x)
+    largest = float(xp.finfo(zero.dtype).max)
+    mean = weights.average(backend, xp.where(present, -levels.x, zero), rows.axes)
     mean = xp.clip(mean, -largest, largest)  # equal energies near the largest number: p may add up to a bit more than 1
     half = 0.5 * xp.where(present, rows.arrays[0], mean) - 0.5 * mean
     t, cooling, divisor = _cooling(backend, rows.temperature, levels.temperature, mean)
     y = -2.0 * (half / divisor)
     if levels.temperature is not None:
-        y = xp.where(levels.temperature > 0, y, xp.zeros_like(y)) * cooling
+        proper = (levels.temperature > 0) & (levels.temperature < xp.inf)
+        y = xp.where(proper, y, xp.zeros_like(y)) * cooling
     z_energy = y - stop(y)
-    leading = p > 0.5
+    leading = weights.p > 0.5
     lead = total(backend, xp.where(leading, z_energy, zero), rows.axes)
     z = z_energy = z_energy - lead
     lead_degeneracy = xp.zeros_like(lead)
@@ -540,7 +551,7 @@ def _ensemble(backend: Backend, rows: arguments.Prepared, *, in_range: bool = Fa
         z_degeneracy = log_g - stop(log_g)
         lead_degeneracy = total(backend, xp.where(leading, z_degeneracy, zero), rows.axes)
         z = z + (z_degeneracy - lead_degeneracy)
-    s = total(backend, p * xp.expm1(z), rows.axes)
+    s = weights.average(backend, xp.expm1(z), rows.axes)
     return _Ensemble(
         backend, rows.axes, levels, weights, mean, half, y, t, cooling, z, z_energy, lead + lead_degeneracy,
         lead_degeneracy, s,
@@ -587,7 +598,7 @@ def _log_partition(of: _Ensemble) -> Array:
 
 
 def _entropy_of(of: _Ensemble) -> Array:
-    return of.weights.log_sum - of.sum(of.weights.p * of.weights.exponent)
+    return of.weights.log_sum - of.constant_average(of.weights.exponent)
 
 
 def _free_energy(of: _Ensemble) -> Array:
@@ -595,32 +606,38 @@ def _free_energy(of: _Ensemble) -> Array:
     xp, stop = of.backend.namespace(of.mean), of.backend.stop_gradient
     energies = 2.0 * (of.half - stop(of.half))
     # log(1 + s) less the mean of z, of which no derivative of first order is left
-    bent = xp.log1p(of.s) - of.sum(weights.p * of.z_energy) + of.lead_degeneracy
+    bent = xp.log1p(of.s) - of.constant_average(of.z_energy) + of.lead_degeneracy
     value = -weights.shift - stop(of.t) * weights.log_sum
     if levels.temperature is not None:
         level = weights.log_sum == 0
         hot = xp.where(level, of.mean, -xp.inf * xp.where(level, xp.ones_like(value), weights.log_sum))
         value = xp.where(levels.temperature < xp.inf, value, hot)
-    value = value + of.sum(weights.p * energies) - (of.t - stop(of.t)) * _entropy_of(of) - of.t * bent
+    value = value + of.constant_average(energies) - (of.t - stop(of.t)) * _entropy_of(of) - of.t * bent
     value = xp.where(levels.dead, xp.full_like(value, xp.inf), value)
     value = xp.where(levels.infinite, xp.full_like(value, -xp.inf), value)
     return xp.where(levels.undefined, xp.full_like(value, xp.nan), value)
 
 
 def _mean_energy(of: _Ensemble) -> Array:
-    return _alive(of, of.mean + 2.0 * of.sum(of.probabilities() * of.half))
+    return _alive(of, of.mean + 2.0 * of.average(of.half))
 
 
 def _gibbs_entropy(of: _Ensemble) -> Array:
     # −Σ p·y and log(1 + s) − Σ p·z: the changes of y beside those of p would cancel but for what is of second order
-    xp, p = of.backend.namespace(of.mean), of.probabilities()
-    bent = xp.log1p(of.s) - of.sum(p * of.z_energy) + of.lead_degeneracy
-    return _alive(of, _entropy_of(of) + bent - of.sum((p - of.weights.p) * of.backend.stop_gradient(of.y)))
+    xp, y = of.backend.namespace(of.mean), of.backend.stop_gradient(of.y)
+    bent = xp.log1p(of.s) - of.average(of.z_energy) + of.lead_degeneracy
+    return _alive(of, _entropy_of(of) + bent - (of.average(y) - of.constant_average(y)))
 
 
 def _heat_capacity(of: _Ensemble) -> Array:
-    p = of.probabilities()
-    return _alive(of, of.sum(p * of.y**2) - of.sum(p * of.y) ** 2)
+    # At a peak of C, a rounding of the energies costs nothing: the value is of the exponents as the weights have them.
+    # One that is not in both costs twice what it is: what the difference rounds away is added again (Fast2Sum).
+    exponent = of.weights.exponent
+    centre = of.constant_average(exponent)
+    y = exponent - centre
+    value = of.constant_average(y * (y + 2.0 * ((exponent - y) - centre)))
+    changing = of.average(of.y**2) - of.average(of.y) ** 2
+    return _alive(of, value + (changing - of.backend.stop_gradient(changing)))
 
 
 def _alive(of: _Ensemble, value: Array) -> Array:
@@ -641,7 +658,7 @@ def _boltzmann(
     p = rows.arrays[0]
     if all(n != 0 for n in p.shape):
         of = _ensemble(backend, rows, in_range=True)
-        p = _alive(of, of.probabilities())
+        p = _alive(of, of.weights.p * xp.exp(of.z) / (1.0 + of.s))
         p = p if where is None else xp.where(rows.where, p, xp.zeros_like(p))
     p = xp.astype(p, rows.dtype, copy=False)
     return p[..., 0] if rows.appended else p

@@ -94,8 +94,9 @@ def judge_case(
     case : Case
     row : Row
     call : callable
-        Takes the arrays and the axis by position, and the case's options by keyword. A `LookupError` of its own says
-        that it does not offer what the case needs.
+        Takes the arrays and the axis by position, and the case's options by keyword (the axis too where the function
+        takes it by name, and then only if it is not the last). A `LookupError` of its own says that it does not offer
+        what the case needs.
     path : str
         What the verdict is to say about how the call was made.
     what : {"value", "gradient", "hessian"}
@@ -123,7 +124,7 @@ class _NotOfferedError(Exception):
 
 def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
     problem, arrays, options = _given(subject, case, row)
-    arguments = (*arrays, case.axis) if subject.along else arrays
+    arguments = (*arrays, case.axis) if subject.along and not subject.named else arrays
     if case.raises is not None:
         _refused(case, call, arguments, options)
         return {}
@@ -157,7 +158,7 @@ def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..
     _, arrays, options = _given(subject, case, row)
     differentiate = getattr(row.framework, {"gradient": "jacobian", "hessian": "hessian"}[what])
     truth, finite = _derivative(subject.name, case, row.dtype, row.framework.default_float, what)
-    of_arrays = _of_arrays(call, case.axis if subject.along else _NO_AXIS, options)
+    of_arrays = _of_arrays(call, case.axis if subject.along and not subject.named else _NO_AXIS, options)
     result = row.host(_called(differentiate, (of_arrays, *arrays), {}))
     if result.shape != truth.high.shape:
         raise _BrokenError("shape", f"a derivative of shape {result.shape} where {truth.high.shape} is right")
@@ -237,6 +238,8 @@ def _given(subject: Subject, case: Case, row: Row) -> tuple[Problem, tuple[Array
             options[name] = row.array(value, kind)
         else:
             options[name] = value
+    if subject.named and case.axis != -1:
+        options["axis"] = case.axis
     return problem, arrays, options
 
 
@@ -487,7 +490,7 @@ overflows)
         raise LookupError(f"no case of {function} is named {' or '.join(patterns)}")
     rows = find((backend,), (device,) if device else (), tuple(dtypes))[0]
     rows = [row for row in rows if row.device == rows[0].device]
-    known = {name for case in subject.cases for name in case.options}
+    known = {name for case in subject.cases for name in case.options} | ({"axis"} if subject.named else set())
     taken = _options_of(implementation, known) if options is None else set(options)
 
     # the case's axis and arrays by position, because every library calls them differently

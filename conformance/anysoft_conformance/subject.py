@@ -17,7 +17,8 @@ class Subject:
 
     `gradient` is the truth of the derivative of its result with respect to one row, its first array, and `hessian` that
     of the second; `derived` are the options with which they are asked for.
-    `along` says whether it takes an axis, after its arrays, and `sums` what of it adds up to 1 along that axis.
+    `along` says whether it takes an axis, after its arrays or, if `named`, only by name, and `sums` what of it adds up
+    to 1 along that axis.
     """
 
     name: str
@@ -27,4 +28,5 @@ class Subject:
     hessian: Callable[[Problem], Truth] | None = None
     derived: tuple[str, ...] = ("where",)
     along: bool = True
+    named: bool = False
     sums: Literal["", "value", "exp of value", "gradient"] = ""

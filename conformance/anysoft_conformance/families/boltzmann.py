@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import mpmath
@@ -23,6 +23,8 @@ STEP = mpmath.ldexp(1, -100)  # of a central difference, whose error is its squa
 Number = Any
 Values = list[Number]
 
+# judged in the second derivative too; what is said of the others, tests/test_boltzmann.py asks of PyTorch and JAX
+SECOND = ("log_partition", "gibbs_entropy")
 # of a row without any state
 NOTHING = {
     "boltzmann": 0.0,
@@ -146,11 +148,11 @@ def _arguments(row: Row) -> tuple[Values, Values]:
     return at, [t] * (n + 1) + [mpmath.mpf(1)] * n
 
 
-def _function(name: str, row: Row, order: int) -> tuple[Function, int]:
+def _function(name: str, row: Row, order: int) -> Function:
     """A function of all arguments of a row, or its derivatives with respect to the energies, in one list."""
     n = len(row.energies)
 
-    def of(at: Values) -> Values:
+    def value(at: Values) -> Values:
         return statistics(name, at[:n], at[n], at[n + 1 :])
 
     def derived(inner: Function) -> Function:
@@ -162,9 +164,10 @@ def _function(name: str, row: Row, order: int) -> tuple[Function, int]:
 
         return outer
 
+    of: Function = value
     for _ in range(order):
         of = derived(of)
-    return of, n
+    return of
 
 
 def _condition(row: Row, slopes: list[Values], i: int) -> float:
@@ -181,7 +184,7 @@ def _found(name: str, row: Row, order: int) -> Truth:
         n = len(row.energies)
         proper = 0 < row.temperature < INF
         if proper:
-            of, _ = _function(name, row, order)
+            of = _function(name, row, order)
             at, scales = _arguments(row)
             values, slopes = of(at), differences(of, at, scales)
             return of_mpmath(values, [_condition(row, slopes, i) for i in range(len(values))])
@@ -192,17 +195,18 @@ def _found(name: str, row: Row, order: int) -> Truth:
             of_levels = name == "mean_energy" or (name == "free_energy" and row.temperature == 0)
             count = len(values) * n**order
             values = p if of_levels and order == 1 else [mpmath.mpf(0)] * count
-        # a limit moves with the energies only as their mean does, and with log g as a sum of weights does
-        by_g = [mpmath.fsum(q * abs(g) for q, g in zip(p, log_g, strict=True))] * len(values)
-        if name == "mean_energy" and not order:
-            by_g = [
-                mpmath.fsum(q * (abs(e) + abs((e - values[0]) * g)) for q, e, g in zip(p, energies, log_g, strict=True))
-            ]
-        elif name == "free_energy" and not order:
-            by_g = [mpmath.mpf(0)]
-        elif name == "boltzmann" or order:
-            by_g = [abs(v) * (by_g[0] + (abs(log_g[i]) if i < n else 0)) for i, v in enumerate(values)]
-        return of_mpmath(values, [float(one) if mpmath.isfinite(v) else 0.0 for one, v in zip(by_g, values, strict=True)])
+        # a limit moves with log g, as a sum of weights does, and with the energies only as their mean does
+        by_g = mpmath.fsum(q * abs(g) for q, g in zip(p, log_g, strict=True))
+        conditions = [by_g] * len(values)
+        if name == "boltzmann" or order:
+            conditions = [abs(v) * (by_g + (abs(log_g[i]) if i < n else 0)) for i, v in enumerate(values)]
+        elif name == "mean_energy":
+            moved = (abs(e) + abs((e - values[0]) * g) for e, g in zip(energies, log_g, strict=True))
+            conditions = [mpmath.fsum(q * size for q, size in zip(p, moved, strict=True))]
+        elif name == "free_energy":
+            conditions = [mpmath.mpf(0)]
+        finite = (float(c) if mpmath.isfinite(v) else 0.0 for c, v in zip(conditions, values, strict=True))
+        return of_mpmath(values, list(finite))
 
 
 def _special(name: str, row: Row) -> float:
@@ -259,13 +263,147 @@ def _truth(name: str) -> Callable[[Problem], tuple[Truth, ...]]:
     return truth
 
 
-def _derivative(name: str, order: int) -> Callable[[Problem], Truth]:
-    def derivative(problem: Problem) -> Truth:
-        ((row,),) = (_lines(problem)[1],)
-        shape = (row.length,) * (order + (name == "boltzmann"))
-        whole = _constant(np.zeros(shape))
-        if row.kind == "sum":
-            _put(whole, np.ix_(*[row.at] * len(shape)), _found(name, row, order))
-        return whole
+def _derivative(name: str, order: int, problem: Problem) -> Truth:
+    """With respect to the energies of one row."""
+    (row,) = _lines(problem)[1]
+    shape = (row.length,) * (order + (name == "boltzmann"))
+    whole = _constant(np.zeros(shape))
+    if row.kind == "sum":
+        _put(whole, np.ix_(*[row.at] * len(shape)), _found(name, row, order))
+    return whole
 
-    return derivative
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cases
+
+
+def _case(name: str, energies: Any, temperature: Any, why: str, **more: Any) -> Case:
+    """Levels at a temperature, which is an array in the second place; None leaves it out."""
+    others = () if temperature is None else (temperature,)
+    return Case(name, energies, why, **{"on": tuple(NOTHING), "others": others, "derivatives": False, **more})
+
+
+def _table(name: str, rows: Any, temperatures: tuple[float, ...], why: str, **more: Any) -> Case:
+    """Each row at each temperature."""
+    energies = tuple(row for row in rows for _ in temperatures)
+    return _case(name, energies, tuple((t,) for _ in rows for t in temperatures), why, **more)
+
+
+def _random(index: int, *, degenerate: bool) -> Callable[[str], FloatArray]:
+    """Energies (0) at temperatures (1) of every scale, and log g (2)."""
+
+    def values(dtype: str) -> FloatArray:
+        rng = np.random.default_rng(20261125 + degenerate)
+        scale = 1.0 if dtype == "float16" else 10.0 ** rng.uniform(-2, 2, (42, 1))
+        temperature = scale * 10.0 ** rng.uniform(-1.1, 1.5, (42, 1))
+        energies = scale * (rng.normal(0, 1, (42, 4)) + rng.choice([0.0, 10.0, -10.0], (42, 1)))
+        return round_to((energies, temperature, np.log(rng.integers(1, 30, (42, 4))))[index], dtype)
+
+    return values
+
+
+# Tables, all of 42 rows of four levels, because JAX compiles each shape anew.
+_T = (0.0, 1e-3, 0.05, 0.42, 1.0, 40.0, INF)
+_ROWS = (
+    (0.0, 1.0, 1.5, 4.0),
+    (0.0, 0.0, 1.0, 1.0),
+    (-3.0, -3.0, -2.5, INF),
+    (1000.0, 1000.5, 1002.0, 1030.0),
+    (-0.25, 0.5, 0.125, -0.375),
+    (2.0, 2.0, 2.0, 2.0),
+)
+_SPECIAL = (
+    (INF, INF, INF, INF),
+    (-INF, 0.0, 1.0, INF),
+    (NAN, 0.0, 1.0, 2.0),
+    (NAN, -INF, INF, 0.0),
+    (0.0, INF, INF, INF),
+    (-5.0, 1.0, "max", "max"),
+)
+_LOG_G = (math.log(3), math.log(5), 0.0, math.log(7))
+_G = tuple(tuple(row[i:] + row[:i]) for row in (_LOG_G, (0.0, -INF, 2.0, 0.0)) for i in (0, 1, 3)) * 7
+_REMOVED = (
+    ((-INF, 0.0, 0.0, 0.0),) * 28 + ((-INF,) * 4,) * 7 + ((0.0, 0.0, NAN, 0.0),) * 3 + ((0.0, INF, 0.0, 0.0),) * 4
+)
+_MASK = ((False, True, True, True),) * 14 + ((True, False, True, True),) * 14 + ((False,) * 4,) * 14
+_TABLES = (
+    _table("levels", _ROWS, _T, "ground states alone and shared, at every temperature, with the limits exact"),
+    _table("levels_with_degeneracy", _ROWS, _T, "levels of several states, and removed ones",
+           options={"log_degeneracy": _G}),
+    _table("special", _SPECIAL, _T, "infinities, NaN, and nothing of finite energy", dtypes=("float32",)),
+    _table("special_with_degeneracy", _SPECIAL, _T, "a removed level is not looked at; infinite and NaN degeneracies",
+           options={"log_degeneracy": _REMOVED}, dtypes=("float32",)),
+    _table("masked", _SPECIAL, _T, "what is excluded is not looked at; and nothing left", options={"where": _MASK},
+           dtypes=("float32",)),
+    _table("no_temperature", _ROWS[:1] * 6, (-1.0, NAN, -INF, -1e-30, 0.0, INF, 2.0), "NaN for what is none",
+           dtypes=("float32",)),
+    _case("random", _random(0, degenerate=False), _random(1, degenerate=False), "42 rows of every scale"),
+    _case("random_with_degeneracy", _random(0, degenerate=True), _random(1, degenerate=True), "and with degeneracies",
+          options={"log_degeneracy": _random(2, degenerate=True)}),
+)  # fmt: skip
+
+# Single rows, whose derivatives are judged too.
+_ONE = (
+    _case("moderate", (0.5, -1.25, 2.0, 0.125), (0.75,), "nothing special", derivatives=True),
+    _case("dominated", (0.0, 1.0, 1.5, 4.0), (0.025,), "next to nothing is excited: exp(−40), and no 1 − p",
+          derivatives=True),
+    _case("dominated_far", (-100.0, -96.0, -95.0, -99.0), (0.0625,), "the same, far below zero", derivatives=True),
+    _case("hot", (0.5, -1.25, 2.0, 0.125), (1e4,), "the entropy's change is of second order in E/T", derivatives=True),
+    _case("ties", (-3.0, -3.0, 2.0, INF), (0.5,), "two ground states, and one that is absent", derivatives=True),
+    _case("cold", (0.25, 0.25, 0.75, INF), (0.0,), "T = 0", derivatives=True),
+    _case("endless", (0.25, 0.5, 0.75, INF), (INF,), "T = ∞", derivatives=True),
+    _case("narrow", (1e-30, 3e-30, 2e-30, 0.0), (1e-30,), "1/T² is not in range", derivatives=True,
+          dtypes=FLOATS, on=("boltzmann", "log_partition", "free_energy", "mean_energy", "gibbs_entropy")),
+    _case("wide", (1e30, 3e30, 2e30, 0.0), (1e30,), "nor is T²", dtypes=FLOATS),
+    _case("far_out", (0.0, 95e3, 97e3, 2e5), (1e3,), "digits of what a probability below the smallest normal number "
+          "weighs", dtypes=FLOATS, on=("mean_energy", "heat_capacity")),
+    _case("opposite", ("max", "-max", "max", "max"), (INF,), "a difference that overflows, and a sum that rounds up",
+          dtypes=FLOATS),
+    _case("deep", (0.0, 1e6, -4.0, 0.0), (1.0,), "a ground state that its degeneracy leaves no weight",
+          options={"log_degeneracy": (0.0, 1e6, -1e6, 1.5)}, dtypes=FLOATS),
+    _case("degenerate", (0.0, 1.0, 1.5, 4.0), (0.5,), "levels of 1, 3, 5 and 7 states", derivatives=True,
+          options={"log_degeneracy": (0.0, math.log(3), math.log(5), math.log(7))}, dtypes=("float64",)),
+    _case("at_one", (0.5, -1.25, 2.0, 0.125), None, "the temperature left out"),
+    _case("at_a_number", (0.5, -1.25, 2.0, 0.125), None, "a temperature by name", options={"temperature": 0.3},
+          dtypes=("float32",)),
+    _case("in_range", tuple(10.0 * i for i in range(-8, 0)), None, "exponents that need no shift",
+          dtypes=FLOATS, on=("boltzmann", "log_partition")),
+)  # fmt: skip
+_CALLS = (
+    _case("point", 1.5, None, "a 0-d array is one state", dtypes=("float32",)),
+    _case("empty", ((), ()), None, "no state at all", dtypes=("float32",)),
+    _case("columns", ((0.0, 1.0), (0.5, 3.0), (2.0, INF)), ((0.5, 2.0),), "along axis 0", axis=0, dtypes=("float32",)),
+    _case("kept", ((0.0, 1.0), (0.5, 3.0)), None, "reduced axes of length one", axis=(0, 1),
+          options={"keepdims": True}, dtypes=("float32",), on=tuple(NOTHING)[1:]),
+    _case("axis_nothing", (0.5, 3.0), None, "each entry is alone", axis=(), dtypes=("float32",)),
+    _case("integers", Typed("int8", (-128, 127, -127)), None, "become the default float first", dtypes=("float32",)),
+    _case("temperature_keeps_dtype", (0.5, -1.25, 2.0, 0.125), None, "a temperature never changes the dtype",
+          options={"temperature": Typed("float64", (0.5,))}, dtypes=("float32",)),
+    _case("degeneracy_widens", (0.5, -1.25, 2.0, 0.125), None, "log g does", dtypes=("float32",),
+          options={"log_degeneracy": Typed("float64", (0.5, 1.0, 0.0, 0.1))}, result="float64"),
+    _case("refuses_complex", Typed("complex64", (1j, 2)), None, "no order among them", dtypes=("float32",),
+          raises=TypeError, match="complex64"),
+    _case("refuses_negative", (1.0, 2.0), None, "no temperature", options={"temperature": -1.0}, dtypes=("float32",),
+          raises=ValueError, match="temperature must not be negative"),
+    _case("refuses_varying", (1.0, 2.0), (1.0, 2.0), "two temperatures in one system", dtypes=("float32",),
+          raises=ValueError, match="varies along axis"),
+    _case("refuses_axis", (1.0, 2.0), None, "an axis out of range", axis=3, dtypes=("float32",), raises=IndexError,
+          match="3"),
+    _case("refuses_degeneracy", (1.0, 2.0), None, "log g that does not broadcast", dtypes=("float32",),
+          options={"log_degeneracy": (1.0, 2.0, 3.0)}, raises=ValueError, match="log_degeneracy of shape (3,)"),
+)  # fmt: skip
+_CASES = (*_TABLES, *_ONE, *_CALLS)
+
+SUBJECTS = tuple(
+    Subject(
+        name,
+        _truth(name),
+        tuple(case for case in _CASES if name in case.on),
+        functools.partial(_derivative, name, 1),
+        functools.partial(_derivative, name, 2) if name in SECOND else None,
+        derived=("where", "log_degeneracy", "temperature"),
+        named=True,
+        sums="value" if name == "boltzmann" else "",
+    )
+    for name in NOTHING
+)
