@@ -440,6 +440,7 @@ class _Ensemble(NamedTuple):
     cooling: Array  # 1, as T/T with the derivatives of 1/T
     z: Array  # of log g − (E − U)/T
     z_energy: Array  # of −(E − U)/T alone
+    z_degeneracy: Array  # of log g alone
     lead: Array  # z and z_degeneracy of the leading level
     lead_degeneracy: Array
     s: Array  # Σ p·(e^z − 1)
@@ -545,16 +546,17 @@ def _ensemble(backend: Backend, rows: arguments.Prepared, *, in_range: bool = Fa
     leading = weights.p > 0.5
     lead = total(backend, xp.where(leading, z_energy, zero), rows.axes)
     z = z_energy = z_energy - lead
-    lead_degeneracy = xp.zeros_like(lead)
+    z_degeneracy = lead_degeneracy = xp.zeros_like(lead)
     if levels.log_g is not None:
         log_g = xp.where(present, rows.arrays[1], zero)
         z_degeneracy = log_g - stop(log_g)
         lead_degeneracy = total(backend, xp.where(leading, z_degeneracy, zero), rows.axes)
-        z = z + (z_degeneracy - lead_degeneracy)
+        z_degeneracy = z_degeneracy - lead_degeneracy
+        z = z + z_degeneracy
     s = weights.average(backend, xp.expm1(z), rows.axes)
     return _Ensemble(
-        backend, rows.axes, levels, weights, mean, half, y, t, cooling, z, z_energy, lead + lead_degeneracy,
-        lead_degeneracy, s,
+        backend, rows.axes, levels, weights, mean, half, y, t, cooling, z, z_energy, z_degeneracy,
+        lead + lead_degeneracy, lead_degeneracy, s,
     )  # fmt: skip
 
 
@@ -601,18 +603,32 @@ def _entropy_of(of: _Ensemble) -> Array:
     return of.weights.log_sum - of.constant_average(of.weights.exponent)
 
 
+def _bent(of: _Ensemble, *, settled: bool) -> Array:
+    """log(1 + s) less Σ p·z, with p the changed probabilities if `settled`: what is left is of second order.
+
+    What is of first order cancels exactly where the two meet, which is why they meet before anything else joins them.
+    """
+    xp = of.backend.namespace(of.z)
+    z_energy = 1.0 * of.z_energy  # an array of its own, where its derivatives are added up
+    z = z_energy + of.z_degeneracy
+    s = of.constant_average(xp.expm1(z))
+    mean = of.constant_average(z_energy * xp.exp(z)) / (1.0 + s) if settled else of.constant_average(z_energy)
+    return xp.log1p(s) - mean + of.lead_degeneracy
+
+
 def _free_energy(of: _Ensemble) -> Array:
     levels, weights = of.levels, of.weights
     xp, stop = of.backend.namespace(of.mean), of.backend.stop_gradient
-    energies = 2.0 * (of.half - stop(of.half))
-    # log(1 + s) less the mean of z, of which no derivative of first order is left
-    bent = xp.log1p(of.s) - of.constant_average(of.z_energy) + of.lead_degeneracy
     value = -weights.shift - stop(of.t) * weights.log_sum
+    endless = None
     if levels.temperature is not None:
-        level = weights.log_sum == 0
-        hot = xp.where(level, of.mean, -xp.inf * xp.where(level, xp.ones_like(value), weights.log_sum))
-        value = xp.where(levels.temperature < xp.inf, value, hot)
-    value = value + of.constant_average(energies) - (of.t - stop(of.t)) * _entropy_of(of) - of.t * bent
+        endless = (levels.temperature == xp.inf) & (weights.log_sum != 0)
+        value = xp.where(levels.temperature < xp.inf, value, of.mean)
+    energies = 2.0 * (of.half - stop(of.half))
+    value = value + of.constant_average(energies)
+    value = value - (of.t - stop(of.t)) * _entropy_of(of) - of.t * _bent(of, settled=False)
+    if endless is not None:
+        value = xp.where(endless, -xp.inf * xp.where(endless, weights.log_sum, xp.ones_like(value)), value)
     value = xp.where(levels.dead, xp.full_like(value, xp.inf), value)
     value = xp.where(levels.infinite, xp.full_like(value, -xp.inf), value)
     return xp.where(levels.undefined, xp.full_like(value, xp.nan), value)
@@ -623,10 +639,9 @@ def _mean_energy(of: _Ensemble) -> Array:
 
 
 def _gibbs_entropy(of: _Ensemble) -> Array:
-    # −Σ p·y and log(1 + s) − Σ p·z: the changes of y beside those of p would cancel but for what is of second order
-    xp, y = of.backend.namespace(of.mean), of.backend.stop_gradient(of.y)
-    bent = xp.log1p(of.s) - of.average(of.z_energy) + of.lead_degeneracy
-    return _alive(of, _entropy_of(of) + bent - (of.average(y) - of.constant_average(y)))
+    # −Σ p·(y + z) + log(1 + s), with y a constant
+    y = of.backend.stop_gradient(of.y)
+    return _alive(of, _entropy_of(of) - (of.average(y) - of.constant_average(y)) + _bent(of, settled=True))
 
 
 def _heat_capacity(of: _Ensemble) -> Array:

@@ -176,7 +176,7 @@ def _all(row: Row, order: int) -> tuple[Values, list[float]]:
         zero = [mpmath.mpf(0)] * n**order
         of_mean = p if order == 1 else zero
         return (
-            [*zero * (n + 1), *(zero if row.temperature else of_mean), *of_mean, *zero * 2],
+            [*zero * (n + 1), *(of_mean if mpmath.isfinite(values[-4]) else zero), *of_mean, *zero * 2],
             [0.0] * (n + 1) * n**order + (shares if order == 1 else [0.0] * n**order) * 2 + [0.0] * 2 * n**order,
         )
     moved = mpmath.fsum(q * (abs(e) + abs((e - mean) * g)) for q, e, g in zip(p, energies, log_g, strict=True))
