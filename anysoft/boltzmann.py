@@ -569,10 +569,10 @@ def _cooling(backend: Backend, given: Array | None, t: Array | None, like: Array
     # 1/T² is in range only of a T brought near 1 (by a power of two, which rounds nothing)
     reach = -int(math.log2(float(xp.finfo(like.dtype).smallest_normal))) // 5 * 2
     scale = xp.where(t < 2.0**-reach, one * 4.0**reach, xp.where(t > 2.0**reach, one * 4.0**-reach, one))
-    proper = (t > 0) & (t < xp.inf)
+    proper = (given > 0) & (given < xp.inf)
     tau = xp.where(proper, given, one) * scale
     cooling = backend.stop_gradient(tau) / tau
-    return xp.where(t < xp.inf, given, one), cooling, xp.where(proper, t, one)
+    return xp.where(proper | (given == 0), given, one), cooling, xp.where(proper, t, one)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

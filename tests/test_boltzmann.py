@@ -309,5 +309,6 @@ def test_under_torch() -> None:
     for function in (boltzmann, *REDUCTIONS):
         whole = function(energies, t[:, None])
         np.testing.assert_allclose(torch.func.vmap(function)(energies, t), whole, rtol=1e-13)
-        compiled = torch.compile(function, fullgraph=True, backend="eager")
-        np.testing.assert_array_equal(compiled(energies, t[:, None]), whole)
+        if function in (boltzmann, free_energy):  # half a minute for all, which share what could break a graph
+            compiled = torch.compile(function, fullgraph=True, backend="eager")
+            np.testing.assert_array_equal(compiled(energies, t[:, None]), whole)
