@@ -263,7 +263,7 @@ def test_derivatives_are_never_nan(row: Row) -> None:
         compiled = row.backend == "jax"  # anew for each function and each options: some of them are enough
         for options in (both,) if compiled else ({}, {"where": where}, {"log_degeneracy": log_g}, both):
             for function in (boltzmann, free_energy, gibbs_entropy) if compiled else (boltzmann, *REDUCTIONS):
-                by_energies = partial(function, **options)
+                by_energies: Any = partial(function, **options)
 
                 def by_temperature(t: Any, x: Any, of: Any = by_energies) -> Any:
                     return of(x, t)
