@@ -1,5 +1,13 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft.boltzmann import (
+    boltzmann,
+    free_energy,
+    gibbs_entropy,
+    heat_capacity,
+    log_partition,
+    mean_energy,
+)
 from anysoft.conditioning import condition_number, error_bound
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
@@ -22,11 +30,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "boltzmann",
     "condition_number",
     "error_bound",
     "explain",
+    "free_energy",
+    "gibbs_entropy",
+    "heat_capacity",
     "log1mexp",
     "log1pexp",
+    "log_partition",
     "log_sigmoid",
     "log_softmax",
     "logaddexp",
@@ -36,6 +49,7 @@ __all__ = [
     "logmeanexp",
     "logsubexp",
     "logsumexp",
+    "mean_energy",
     "options",
     "register_backend",
     "register_fast_path",

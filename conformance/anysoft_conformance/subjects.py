@@ -7,7 +7,7 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import conditioning, logspace
+from anysoft_conformance.families import boltzmann, conditioning, logspace
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
@@ -41,6 +41,7 @@ SUBJECTS = {
         _softmin(),
         _core("log_softmax", truths.jacobian_of_log_softmax, sums="exp of value"),
         *logspace.SUBJECTS,
+        *boltzmann.SUBJECTS,
         *conditioning.SUBJECTS,
     )
 }
