@@ -173,6 +173,7 @@ BACKEND = Backend(
     devices=_devices,
     stop_gradient=lambda x: x.detach(),
     sums_in_halves=lambda: not _is_compiling(),
+    unrolls=_is_compiling,
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath(
