@@ -141,8 +141,6 @@ class _State(NamedTuple):
     v_top: Array
     r: Array
     o: Array
-    of_k: Array  # sums of what is counted
-    of_v: Array
 
 
 def _attention(
@@ -170,8 +168,9 @@ def _attention(
     q = q * _as_scale(xp, scale, q)
     n_q, n_k = q.shape[-2], k.shape[-2]
     if n_k == 0:
-        out = xp.zeros((*batch, n_q, v.shape[-1]), dtype=compute, device=backend.device_of(q))
-        log_sum = xp.full((*batch, n_q), -xp.inf, dtype=compute, device=backend.device_of(q))
+        device = getattr(q, "device", None)
+        out = xp.zeros((*batch, n_q, v.shape[-1]), dtype=compute, device=device)
+        log_sum = xp.full((*batch, n_q), -xp.inf, dtype=compute, device=device)
     else:
         keys = _keys(xp, k, v)
         rows, columns = _block_shape(backend, batch, n_q, n_k, block_size)
@@ -288,26 +287,22 @@ def _block_of_queries(
         block = _of_block(backend, q, keys, _cut(where, -1, part), part)
         state = block if state is None else _merged(xp, state, block)
     assert state is not None
-    return _result(xp, state, bad)
+    return _result(xp, state, bad, *_counted(xp, keys, where, columns))
 
 
 def _of_block(backend: Backend, q: Array, keys: _Keys, where: Array | None, part: slice) -> _State:
     xp = backend.namespace(q)
-    zero, low = (xp.full((), value, dtype=q.dtype, device=backend.device_of(q)) for value in (0.0, -xp.inf))
-    k, v, of_k, of_v = (each[..., part, :] for each in keys)
+    zero, low = (xp.full((), value, dtype=q.dtype, device=getattr(q, "device", None)) for value in (0.0, -xp.inf))
+    k, v = keys.k[..., part, :], keys.v[..., part, :]
     s = xp.matmul(q, xp.matrix_transpose(k))
-    if where is None:
-        kept = xp.ones_like(of_k[..., :1])
-        kept = xp.matrix_transpose(kept)
-    else:
+    if where is not None:
         s = xp.where(where, s, low)
-        kept = xp.astype(arguments.broadcast_to(xp, where, (*where.shape[:-1], k.shape[-2])), q.dtype)
     fixed = backend.stop_gradient(s)
     peak = xp.max(fixed, axis=-1, keepdims=True)
     proper = peak < xp.inf
     top = xp.where(proper, peak, low)
     place = xp.argmax(fixed, axis=-1)
-    places = xp.arange(k.shape[-2], dtype=place.dtype, device=backend.device_of(q))
+    places = xp.arange(k.shape[-2], dtype=place.dtype, device=getattr(q, "device", None))
     others = (places != xp.expand_dims(place, axis=-1)) & proper
     # exp is 0 at −inf, and its derivative too
     e = xp.exp(xp.where(others, s, low) - xp.where(top == -xp.inf, zero, top))
@@ -321,9 +316,26 @@ def _of_block(backend: Backend, q: Array, keys: _Keys, where: Array | None, part
         _at(xp, keys.v, index),
         xp.sum(e, axis=-1, keepdims=True),
         xp.matmul(e, v),
-        xp.matmul(kept, of_k),
-        xp.matmul(kept, of_v),
     )
+
+
+def _counted(xp: Any, keys: _Keys, where: Array | None, columns: int | None) -> tuple[Array, Array]:
+    """How often a block of queries sees each of what is counted: products with the mask, which is 0 and 1."""
+    counts = keys.of_k, keys.of_v
+    if where is None:
+        return tuple(xp.sum(each, axis=-2, keepdims=True) for each in counts)
+    n_k = keys.k.shape[-2]
+    # a mask that is the same for all queries is short
+    parts = _blocks(n_k, None if where.shape[-2] == 1 else columns)
+    sums: list[Array] = []
+    for part in parts:
+        mask = xp.astype(_cut(where, -1, part), keys.k.dtype)
+        found = []
+        for each in counts:
+            one = each[..., part, :]
+            found.append(mask * xp.sum(one, axis=-2, keepdims=True) if mask.shape[-1] == 1 else xp.matmul(mask, one))
+        sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+    return sums[0], sums[1]
 
 
 def _at(xp: Any, x: Array, index: Array) -> Array:
@@ -351,13 +363,12 @@ def _merged(xp: Any, a: _State, b: _State) -> _State:
         xp.where(first, a.v_top, b.v_top),
         of_a * a.r + of_b * b.r + lower,
         of_a * a.o + of_b * b.o + lower * xp.where(first, b.v_top, a.v_top),
-        a.of_k + b.of_k,
-        a.of_v + b.of_v,
     )
 
 
-def _result(xp: Any, state: _State, bad: Array) -> tuple[Array, Array]:
-    peak, top, z, v_top, r, o, of_k, of_v = state
+def _result(xp: Any, state: _State, bad: Array, of_k: Array, of_v: Array) -> tuple[Array, Array]:
+    """The result and the logsumexp; `bad` says which queries are not finite."""
+    peak, top, z, v_top, r, o = state
     most = r < 1  # one key holds more than half
     share = xp.where(most, r, xp.zeros_like(r)) * xp.exp(-z)
     u = xp.exp(z)
