@@ -52,7 +52,7 @@ def attention(
         result's dtype.
     block_size : int, optional
         How many keys are taken at a time. Left out, a block of scores has some 2¹⁸ entries; where a compiler unrolls
-        the loop (JAX, torch.compile), more of them, so that it has at most 32 blocks to compile.
+        the loop (JAX, torch.compile), more of them, so that there are some 16 to compile.
     return_logsumexp : bool
         Return the logsumexp of each query's scores too. With it, the attention to two sets of keys can be merged into
         that to both.
@@ -124,12 +124,12 @@ def _checked_block_size(block_size: Any) -> int:
 
 
 class _Keys(NamedTuple):
-    """All keys, finite numbers only, and as numbers what is to be counted: 1 where something is not finite."""
+    """All keys and values, finite numbers only, and what of them was not finite."""
 
     k: Array
     v: Array
-    of_k: Array  # (..., n_k, 2): whether the key is not finite, and 1
-    of_v: Array  # (..., n_k, 2·d_v): whether the value is +inf or NaN, and whether it is −inf or NaN
+    of_k: Array  # (..., n_k, 1): whether anything of the key
+    of_v: Array  # (..., n_k, 2·d_v): whether the value was +inf or NaN, and whether it was −inf or NaN
 
 
 class _State(NamedTuple):
@@ -174,11 +174,14 @@ def _attention(
     else:
         keys = _keys(xp, k, v)
         rows, columns = _block_shape(backend, batch, n_q, n_k, block_size)
-        parts = [
-            _block_of_queries(backend, q[..., part, :], keys, _cut(where, -2, part), columns)
-            for part in _blocks(n_q, rows)
-        ]
-        outs, log_sums = zip(*parts, strict=True)
+        outs, log_sums = [], []
+        state = None
+        for part in _blocks(n_q, rows):
+            some, mask = q[..., part, :], _cut(where, -2, part)
+            state = _over_keys(backend, some, keys, mask, columns, state)
+            one, log_one = _result(xp, state, _seen(xp, some, keys, mask, columns))
+            outs.append(one)
+            log_sums.append(log_one)
         out = outs[0] if len(outs) == 1 else xp.concat(outs, axis=-2)
         log_sum = log_sums[0] if len(outs) == 1 else xp.concat(log_sums, axis=-2)
         log_sum = arguments.broadcast_to(xp, log_sum[..., 0], (*batch, n_q))
@@ -221,7 +224,7 @@ def _as_scale(xp: Any, scale: Any, q: Array) -> Any:
 
 _ENTRIES = 1 << 18  # of a block of scores: a megabyte of float32, near what a core's cache holds
 _KEYS = 512
-_UNROLLED = 32  # blocks that a compiler may be given: each is some forty operations
+_UNROLLED = 16  # blocks that a compiler may be given: it takes about a fifth of a second for each (XLA)
 
 
 def _block_shape(
@@ -261,33 +264,31 @@ def _cut(x: Array | None, axis: int, part: slice) -> Array | None:
 
 
 def _keys(xp: Any, k: Array, v: Array) -> _Keys:
-    finite_k, finite_v = xp.isfinite(k), xp.isfinite(v)
-    nan = xp.isnan(v)
-    bad = xp.any(~finite_k, axis=-1, keepdims=True)
-    of_k = xp.concat([bad, xp.ones_like(bad)], axis=-1)
-    of_v = xp.concat([nan | (v == xp.inf), nan | (v == -xp.inf)], axis=-1)
+    finite_k, finite_v, nan = xp.isfinite(k), xp.isfinite(v), xp.isnan(v)
     return _Keys(
         xp.where(finite_k, k, xp.zeros_like(k)),
         xp.where(finite_v, v, xp.zeros_like(v)),
-        xp.astype(of_k, k.dtype),
-        xp.astype(of_v, k.dtype),
+        xp.any(~finite_k, axis=-1, keepdims=True),
+        xp.concat([nan | (v == xp.inf), nan | (v == -xp.inf)], axis=-1),
     )
 
 
-def _block_of_queries(
-    backend: Backend, q: Array, keys: _Keys, where: Array | None, columns: int | None
-) -> tuple[Array, Array]:
-    """The result, and the logsumexp with an axis of length one, of some queries."""
+def _over_keys(
+    backend: Backend, q: Array, keys: _Keys, where: Array | None, columns: int | None, before: _State | None
+) -> _State:
+    """The sums of a block of queries over all keys; `before` is of the preceding block."""
     xp = backend.namespace(q)
-    finite = xp.isfinite(q)
-    bad = xp.any(~finite, axis=-1, keepdims=True)
-    q = xp.where(finite, q, xp.zeros_like(q))
+    q = xp.where(xp.isfinite(q), q, xp.zeros_like(q))
     state = None
     for part in _blocks(keys.k.shape[-2], columns):
+        before = state or before
+        if before is not None and backend.unrolls():
+            # nothing is added; but without it XLA makes the scores of all blocks first, and so holds all of them
+            q = q + 0.0 * backend.stop_gradient(xp.max(before.r))
         block = _of_block(backend, q, keys, _cut(where, -1, part), part)
         state = block if state is None else _merged(xp, state, block)
-    assert state is not None
-    return _result(xp, state, bad, *_counted(xp, keys, where, columns))
+    assert state is not None  # there is a key
+    return state
 
 
 def _of_block(backend: Backend, q: Array, keys: _Keys, where: Array | None, part: slice) -> _State:
@@ -319,23 +320,37 @@ def _of_block(backend: Backend, q: Array, keys: _Keys, where: Array | None, part
     )
 
 
-def _counted(xp: Any, keys: _Keys, where: Array | None, columns: int | None) -> tuple[Array, Array]:
-    """How often a block of queries sees each of what is counted: products with the mask, which is 0 and 1."""
-    counts = keys.of_k, keys.of_v
+class _Seen(NamedTuple):
+    """What a block of queries sees: any key at all, one that is not finite, and values that are +inf, −inf or NaN."""
+
+    any: Array
+    unknown: Array
+    up: Array
+    down: Array
+
+
+def _seen(xp: Any, q: Array, keys: _Keys, where: Array | None, columns: int | None) -> _Seen:
+    bad = xp.any(~xp.isfinite(q), axis=-1, keepdims=True)
     if where is None:
-        return tuple(xp.sum(each, axis=-2, keepdims=True) for each in counts)
-    n_k = keys.k.shape[-2]
-    # a mask that is the same for all queries is short
-    parts = _blocks(n_k, None if where.shape[-2] == 1 else columns)
-    sums: list[Array] = []
-    for part in parts:
-        mask = xp.astype(_cut(where, -1, part), keys.k.dtype)
-        found = []
-        for each in counts:
-            one = each[..., part, :]
-            found.append(mask * xp.sum(one, axis=-2, keepdims=True) if mask.shape[-1] == 1 else xp.matmul(mask, one))
-        sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
-    return sums[0], sums[1]
+        of_k, of_v = (xp.any(each, axis=-2, keepdims=True) for each in (keys.of_k, keys.of_v))
+        some = xp.ones((1, 1), dtype=xp.bool, device=getattr(q, "device", None))
+    else:
+        # products with the mask, of ones and zeros; a mask that is the same for all queries is a short one
+        blocks = _blocks(keys.k.shape[-2], None if where.shape[-2] == 1 else columns)
+        of_k, of_v = (_times(xp, where, each, q.dtype, blocks) > 0 for each in (keys.of_k, keys.of_v))
+        some = xp.any(where, axis=-1, keepdims=True)
+    d_v = of_v.shape[-1] // 2
+    return _Seen(some, (bad & some) | of_k, of_v[..., :d_v], of_v[..., d_v:])
+
+
+def _times(xp: Any, where: Array, flags: Array, dtype: Any, blocks: list[slice]) -> Array:
+    total = 0.0
+    for part in blocks:
+        one = xp.astype(flags[..., part, :], dtype)
+        mask = xp.astype(_cut(where, -1, part), dtype)
+        # a mask that is the same for all keys has length one there
+        total = total + (mask * xp.sum(one, axis=-2, keepdims=True) if mask.shape[-1] == 1 else xp.matmul(mask, one))
+    return total
 
 
 def _at(xp: Any, x: Array, index: Array) -> Array:
@@ -366,8 +381,8 @@ def _merged(xp: Any, a: _State, b: _State) -> _State:
     )
 
 
-def _result(xp: Any, state: _State, bad: Array, of_k: Array, of_v: Array) -> tuple[Array, Array]:
-    """The result and the logsumexp; `bad` says which queries are not finite."""
+def _result(xp: Any, state: _State, seen: _Seen) -> tuple[Array, Array]:
+    """The result, and the logsumexp with an axis of length one."""
     peak, top, z, v_top, r, o = state
     most = r < 1  # one key holds more than half
     share = xp.where(most, r, xp.zeros_like(r)) * xp.exp(-z)
@@ -375,20 +390,15 @@ def _result(xp: Any, state: _State, bad: Array, of_k: Array, of_v: Array) -> tup
     out = xp.where(most, v_top + (xp.exp(-z) * o - share * v_top) / (1.0 + share), (u * v_top + o) / (u + r))
     log_sum = top + xp.where(most, z + xp.log1p(share), xp.log1p(r + (u - 1.0)))
 
-    seen = of_k[..., 1:] > 0
-    unknown = (bad & seen) | (of_k[..., :1] > 0)
-    endless = ~(peak < xp.inf)
-    nan, zero = xp.full_like(peak, xp.nan), xp.zeros_like(peak)
-    d_v = v_top.shape[-1]
-    up, down = of_v[..., :d_v] > 0, of_v[..., d_v:] > 0
-    special = xp.where(up, xp.full_like(of_v[..., :d_v], xp.inf), xp.zeros_like(of_v[..., :d_v]))
-    special = xp.where(down, special - xp.inf, special)
+    nan, zero, infinity = (xp.full_like(peak, value) for value in (xp.nan, 0.0, xp.inf))
+    absent, endless = top == -xp.inf, ~(peak < xp.inf)
+    special = xp.where(seen.up, infinity, zero) - xp.where(seen.down, infinity, zero)
     out = xp.where(special == 0, out, special)
-    out = xp.where(unknown | endless | ((top == -xp.inf) & seen), nan, out)
-    out = xp.where(seen, out, zero)
-    log_sum = xp.where(top == -xp.inf, xp.full_like(top, -xp.inf), log_sum)
+    out = xp.where(seen.unknown | endless | absent, nan, out)
+    out = xp.where(absent & ~seen.any, zero, out)
+    log_sum = xp.where(absent, -infinity, log_sum)
     log_sum = xp.where(endless, peak, log_sum)
-    return out, xp.where(unknown, nan, log_sum)
+    return out, xp.where(seen.unknown, nan, log_sum)
 
 
 _call = Operation(
