@@ -302,12 +302,13 @@ def _of_block(backend: Backend, q: Array, keys: _Keys, where: Array | None, part
     peak = xp.max(fixed, axis=-1, keepdims=True)
     proper = peak < xp.inf
     top = xp.where(proper, peak, low)
-    place = xp.argmax(fixed, axis=-1)
-    places = xp.arange(k.shape[-2], dtype=place.dtype, device=getattr(q, "device", None))
-    others = (places != xp.expand_dims(place, axis=-1)) & proper
+    # one of the largest: xp.argmax would be slower in most frameworks, and needs an int64, which not every device has
+    places = xp.arange(k.shape[-2], dtype=xp.int32, device=getattr(q, "device", None))
+    place = xp.max(xp.where(fixed == peak, places, xp.zeros_like(places)), axis=-1, keepdims=True)
+    others = (places != place) & proper
     # exp is 0 at −inf, and its derivative too
     e = xp.exp(xp.where(others, s, low) - xp.where(top == -xp.inf, zero, top))
-    index = place + (part.start or 0)
+    index = place[..., 0] + (part.start or 0)
     score = xp.sum(q * _at(xp, keys.k, index), axis=-1, keepdims=True)
     score = xp.where(xp.isfinite(score), score, zero)
     return _State(

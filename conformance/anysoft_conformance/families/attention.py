@@ -104,7 +104,9 @@ MASK = ((True, False, True, True), (False, True, True, False))
 
 
 def _case(name: str, why: str, q: Any = Q, k: Any = K, v: Any = V, **more: Any) -> Case:
-    options = {option: more.pop(option) for option in ("where", "scale", "return_logsumexp") if option in more}
+    options: dict[str, Any] = {
+        option: more.pop(option) for option in ("where", "scale", "return_logsumexp") if option in more
+    }
     if "block_size" in more:
         options["block_size"] = _integer(more.pop("block_size"))
     return Case(name, q, why, ("attention",), others=(k, v), options=options, derivatives=False, **more)
