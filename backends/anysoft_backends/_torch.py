@@ -205,9 +205,9 @@ def _attention(q: Array, k: Array, v: Array, where: Any, scale: Any, *_: Any) ->
     largest = float(q.abs().amax()) * float(k.abs().amax()) * width * abs(scale or 1.0)
     if not largest < torch.finfo(q.dtype).max / 4:
         return NotImplemented
-    out = _sdpa(
-        *(_with_four_axes(each) for each in (q, k, v)), None if where is None else _with_four_axes(where), scale
-    )
+    # with fewer axes than four, torch makes all scores at once
+    four = [None if each is None else each[(None,) * (4 - each.ndim)] for each in (q, k, v, where)]
+    out = _sdpa(four[0], four[1], four[2], four[3], scale)
     return out.reshape(q.shape) if out.isfinite().all() else NotImplemented
 
 
