@@ -232,7 +232,7 @@ def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
 
 
 def _attention(q: Array, k: Array, v: Array, where: Any, scale: Any, *_: Any) -> Any:
-    """Online softmax in place, unless a score might overflow or something is not finite: 0 · NaN, where it is masked."""
+    """Online softmax in place, unless a score might overflow or something is not finite: there 0 · NaN is NaN."""
     (n_q, width), n_k = q.shape[-2:], k.shape[-2]
     factor = 1 / math.sqrt(width) if scale is None else scale
     with np.errstate(all="ignore"):
