@@ -68,7 +68,8 @@ def attention(
     Special values: a query that sees no key gives zeros, and −inf as its logsumexp; its derivatives are 0, and so are
     those of what is excluded. A NaN in a value that is seen makes that entry of the result NaN, an infinity makes it
     infinite (of both signs, NaN). A query or a key that is not finite makes NaN of all that see it, because its
-    scores are infinite or NaN; so does a score beyond the dtype's range.
+    scores are infinite or NaN; so does a score beyond the dtype's range. Values larger than the largest number over n_k
+    may overflow in the sum.
 
     Accuracy: with u the unit roundoff, S_j = |scale|·Σ_c |q_c k_jc| and p the probabilities,
 
