@@ -1,5 +1,6 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft.attention import attention
 from anysoft.boltzmann import (
     boltzmann,
     free_energy,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "attention",
     "boltzmann",
     "condition_number",
     "error_bound",

@@ -7,7 +7,7 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import boltzmann, conditioning, logspace
+from anysoft_conformance.families import attention, boltzmann, conditioning, logspace
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
@@ -43,5 +43,6 @@ SUBJECTS = {
         *logspace.SUBJECTS,
         *boltzmann.SUBJECTS,
         *conditioning.SUBJECTS,
+        *attention.SUBJECTS,
     )
 }
