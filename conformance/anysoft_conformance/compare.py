@@ -119,7 +119,8 @@ class Comparison:
             found.append(f"Errors are of {' of '.join(parts)}, evenly spread; times are of all.")
         if asked := [QUESTIONS[name] for name in self.functions if name in QUESTIONS]:
             lines = len(_spread(self.lines, ASKED_LOGITS // self.logits.shape[self.axis]))
-            found += [f"{question.function}: {question.asked}." for question in asked]
+            alike = {text: [one.function for one in asked if one.asked == text] for text in (q.asked for q in asked)}
+            found += [f"{', '.join(names)}: {text}." for text, names in alike.items()]
             found.append(f"Errors of these are of {lines:,} rows, evenly spread.")
         if self.temperature != 1.0 and set(self.functions) & set(FUNCTIONS):
             found.append(
@@ -158,7 +159,7 @@ def _missing(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.missing:
             alike.setdefault(row.missing.replace(row.function, "{}"), {})[row.function] = None
-    return [f"–: {sentence.format(' or '.join(functions))}." for sentence, functions in alike.items()]
+    return [f"–: {sentence.format(', '.join(functions))}." for sentence, functions in alike.items()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

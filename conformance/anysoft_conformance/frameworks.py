@@ -365,7 +365,7 @@ def _scipy(function: str) -> Callable[..., Any]:
         reason = "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
         raise LookupError(reason) from None
     except AttributeError:
-        raise LookupError(f"neither NumPy nor SciPy has a {function} of its own") from None
+        raise LookupError(f"neither NumPy nor SciPy has {function} of its own") from None
     taken = inspect.signature(own).parameters
 
     def call(x: Array, *more: Any, **options: Any) -> Any:

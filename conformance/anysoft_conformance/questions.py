@@ -70,6 +70,15 @@ def _probabilities(lines: FloatArray) -> Arrays:
     return (anysoft.sigmoid(lines),)
 
 
+def _energies(lines: FloatArray) -> Arrays:
+    return (-lines,)
+
+
+def _thrice(lines: FloatArray) -> Arrays:
+    return lines, lines, lines
+
+
+_BOLTZMANN = ("boltzmann", "log_partition", "free_energy", "mean_energy", "gibbs_entropy", "heat_capacity")
 _EACH: tuple[tuple[Any, ...], ...] = (
     ("softmin", "of each row", _alone),
     ("logmeanexp", "of each row", _alone),
@@ -82,6 +91,8 @@ _EACH: tuple[tuple[Any, ...], ...] = (
     ("sigmoid", "of each logit", _alone),
     ("log_sigmoid", "of each logit", _alone),
     ("logit", "of each logit's sigmoid", _probabilities),
+    *((name, "of −x as energies, at temperature 2", _energies, {"temperature": 2.0}) for name in _BOLTZMANN),
+    ("attention", "of the rows as queries, keys and values, the first 100 of them", _thrice, {}, 100, 2),
     ("condition_number", "of each row's softmax", _alone, {"of": "softmax"}),
     ("error_bound", "of each row's log_softmax", _alone, {"of": "log_softmax"}),
 )
