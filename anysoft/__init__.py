@@ -1,5 +1,6 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft import decoding
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
     log1mexp,
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "decoding",
     "explain",
     "log1mexp",
     "log1pexp",

@@ -105,6 +105,8 @@ class Backend:
     sums_in_halves : callable
         Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
         each call: not while a compiler holds the lengths as symbols, which splitting would pin.
+    cumulative_sum : callable, optional
+        ``cumulative_sum(x, axis=axis)``, where the one of the namespace does not do (PyTorch: under torch.compile).
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -119,6 +121,7 @@ class Backend:
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
     sums_in_halves: Callable[[], bool] = _always
+    cumulative_sum: Callable[..., Array] | None = None
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 
