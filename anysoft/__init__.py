@@ -16,6 +16,7 @@ from anysoft.logspace import (
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.softmax import log_softmax, softmax
+from anysoft.sparse import entmax, sparsemax
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "Backend",
     "FastPath",
     "decoding",
+    "entmax",
     "explain",
     "log1mexp",
     "log1pexp",
@@ -41,4 +43,5 @@ __all__ = [
     "sigmoid",
     "softmax",
     "softplus",
+    "sparsemax",
 ]
