@@ -404,7 +404,8 @@ def _along_rows(
 
 def _as_count(xp: Any, k: Any, x: Array) -> Array:
     if isinstance(k, int):
-        k = xp.full((), k, dtype=xp.arange(1).dtype, device=getattr(x, "device", None))
+        device = getattr(x, "device", None)
+        k = xp.full((), k, dtype=xp.arange(1, device=device).dtype, device=device)
     if not xp.isdtype(k.dtype, "integral"):
         raise TypeError(f"k must be an integer or an array of them, not of dtype {k.dtype}")
     return k

@@ -1,9 +1,9 @@
 """sparsemax and entmax: probabilities with exact zeros.
 
 With s = α − 1 and β = 1/s, both are p = [s·(x − max x) + Λ]₊^β, where Λ ≤ 1 is such that Σ p = 1. Λ is found as a
-constant of differentiation: by sorting for α = 2 and α = 1.5, by Newton's method otherwise. Two more Newton steps are
-part of the formula: they change nothing of the value, and give it its first and second derivatives, because the error
-of two steps is of fourth order.
+constant of differentiation: by sorting for α = 2 and α = 1.5, by Newton's method below 2, by bisection above. Two more
+Newton steps are part of the formula: they change nothing of the value, and give it its first and second derivatives,
+because the error of two steps is of fourth order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from anysoft.softmax import softmax
 
 Array = Any
 
-_STEPS = 12  # of Newton's method: see tests/test_sparse.py for the rows that take most
+_STEPS = 12  # of Newton's method: tests/test_sparse.py has rows that take many
 
 
 def sparsemax(x: Array, /, axis: int = -1, *, where: Array | None = None, dtype: Any = None) -> Any:
@@ -108,7 +108,8 @@ def entmax(x: Array, /, alpha: float = 1.5, axis: int = -1, *, where: Array | No
     TypeError, numpy.exceptions.AxisError
         As for `sparsemax`; `TypeError` for an `alpha` that is no real number too.
     ValueError
-        For an `alpha` below 1, infinite or NaN, and for shapes that do not broadcast.
+        For an `alpha` below 1, infinite or NaN, or so large that n^(1 − alpha), with n the length of a row, is below
+        the smallest number of the dtype; for shapes that do not broadcast.
 
     References
     ----------
@@ -175,13 +176,13 @@ def _rows(backend: Backend, x: Array, alpha: float, axis: int) -> Array:
     top = xp.where(undefined, xp.zeros_like(top), top)
     d = s * (top - xp.where(xp.abs(fixed) < xp.inf, fixed, xp.full_like(fixed, -xp.inf)))
     near = d < 1  # the others are 0 whatever Λ is
-    gap = _gap(backend, xp.where(near, d, xp.ones_like(d)), alpha, axis)
 
     # x is measured from where its entry becomes 0, where a rounding error of the difference is one of p's own size.
     # With a large power a small difference is nothing, and there log1p keeps the digits of those near the top.
     far = s < 0.125
-    origin = top if far else top - (1.0 - gap) / s
-    offset = gap if far else s * (top - origin) - (1.0 - gap)
+    shift = _shift(backend, xp.where(near, d, xp.ones_like(d)), alpha, axis, far=far)
+    origin = top if far else top - shift / s
+    offset = -shift if far else s * (top - origin) - shift
     powers = _powers(xp, 1.0 / s, near, of_log1p=far)
 
     difference, lost = _difference(xp.where(near, fixed, top), origin)
@@ -249,24 +250,28 @@ def _powers(xp: Any, beta: float, near: Array, *, of_log1p: bool) -> Callable[[A
     return powers
 
 
-def _gap(backend: Backend, d: Array, alpha: float, axis: int) -> Array:
-    """1 − Λ for distances 0 ≤ d ≤ 1 from the largest, to about half of the digits."""
+def _shift(backend: Backend, d: Array, alpha: float, axis: int, *, far: bool) -> Array:
+    """Λ, or Λ − 1 if `far`, to half of the digits or more; 0 ≤ d ≤ 1 are the distances from the largest."""
     xp = backend.namespace(d)
     if alpha == 2 or alpha == 1.5:
-        return 1.0 - _by_sorting(backend, d, alpha, axis)
-    beta = 1.0 / (alpha - 1.0)
-    # n equal entries have the widest gap
-    low, gap = xp.zeros_like(d[_first(axis)]), xp.zeros_like(d[_first(axis)])
-    high = xp.full_like(gap, -math.expm1(-math.log(d.shape[axis]) / beta))
-    powers = _powers(xp, beta, d < 1, of_log1p=True)
-    for _ in range(_STEPS):
-        p, w = (xp.sum(each, axis=axis, keepdims=True) for each in powers(-(d + gap)))
+        return _by_sorting(backend, d, alpha, axis)
+    s = alpha - 1.0
+    least = -s * math.log(d.shape[axis])  # log Λ of as many equal entries
+    if least < math.log(float(xp.finfo(d.dtype).smallest_normal)):
+        raise ValueError(f"alpha of {alpha} is too large for rows of {d.shape[axis]} in {d.dtype}")
+    high = xp.full_like(d[_first(axis)], 0.0 if far else 1.0)
+    low = xp.full_like(high, math.expm1(least) if far else math.exp(least))
+    shift = high
+    powers = _powers(xp, 1.0 / s, d < 1, of_log1p=far)
+    convex = alpha < 2
+    for _ in range(_STEPS if convex else 12 - int(math.log2(float(xp.finfo(d.dtype).eps)))):
+        p, w = (xp.sum(each, axis=axis, keepdims=True) for each in powers(shift - d))
         over = p >= 1
-        low, high = xp.where(over, gap, low), xp.where(over, high, gap)
-        # of (Σ p)^(1/β) − 1, which is nearly a line
-        step = gap + (p - p ** (2.0 - alpha)) / w
-        gap = xp.where((step >= low) & (step <= high), step, 0.5 * (low + high))
-    return gap
+        low, high = xp.where(over, low, shift), xp.where(over, shift, high)
+        middle = 0.5 * (low + high) if far else xp.sqrt(low * high)
+        step = shift - (p - p ** (2.0 - alpha)) / w  # of (Σ p)^s − 1, which is nearly a line
+        shift = xp.where((step >= low) & (step <= high), step, middle) if convex else middle
+    return shift
 
 
 def _first(axis: int) -> tuple[Any, ...]:

@@ -70,10 +70,11 @@ def _filter(option: str, kept: Kept, least: float, most: float) -> Callable[[Pro
         found = []
         with oracle.precision(4 * oracle.BITS):
             for line in rows.lines:
-                x = np.where(line.get("where", True), line["x"], -INF)
+                inside = np.broadcast_to(np.asarray(line.get("where", True), dtype=bool), line["x"].shape)
+                x = np.where(inside, line["x"], -INF)
                 value = float(np.reshape(line[option], -1)[0]) if x.size else 1.0
                 if np.isnan(x).any() or not least <= value <= most:
-                    result = np.where(line.get("where", True), NAN, -INF)
+                    result = np.where(inside, NAN, -INF)
                 elif x.size and x.max() > -INF:
                     result = np.where(kept(x, value), x, -INF)
                 else:
@@ -237,7 +238,8 @@ SUBJECTS = (
         "decoding.typical",
         _filter("p", typical_of_row, 0, 1),
         (
-            *_SHARES,
+            # of subnormal numbers all distances from the mean are equal but for its rounding error
+            *(case for case in _SHARES if case.name != "tiny"),
             _MANY,
             _case("without_the_largest", (2.0, 1.0, 1.0, 1.0, -9.0, -INF, -INF, -INF),
                   "the largest logit is further from the mean than the others", "p", 0.5),
