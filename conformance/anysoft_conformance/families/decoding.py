@@ -134,13 +134,12 @@ _ROW = (0.5, 2.0, -1.0, 1.0)
 _TIED = (1.0, 3.0, 1.0, 1.0, -2.0, 3.0, 1.0, 0.0)
 _SPECIAL = {
     "absent": ((0.5, -INF, 1.5, -INF), "−inf stays −inf, and is no entry to keep"),
-    "dead": ((-INF, -INF), "nothing to choose from stays so (vllm#1623: NaN)"),
+    "dead": ((-INF,) * 4, "nothing to choose from stays so (vllm#1623: NaN)"),
     "infinite": ((INF, 1.0, INF, -INF), "beside +inf nothing has a probability"),
     "nan": ((NAN, 1.0, INF, -INF), "NaN is never swallowed"),
     "zeros": ((-0.0, 0.0, -5.0, -800.0), "kept bit for bit; what underflows is an entry still"),
     "opposite": (("max", "-max", 0.0, "max"), "differences that overflow"),
     "tiny": (("least", "-least", 0.0, "tiny"), "differences that are subnormal"),
-    "one": ((3.25,), "a row of one"),
 }
 
 
@@ -157,12 +156,12 @@ def _everywhere(option: str, value: Any, other: Any) -> tuple[Case, ...]:
     matrix = ((0.0, 1.0, -3.0), (-INF, -INF, 2.0))
     return (
         case("plain", _ROW, "nothing special"),
-        case("ties", _TIED, "equal logits are kept or dropped together"),
+        case("ties", _TIED, "equal logits are kept or dropped together", dtypes=FLOATS),
         *(case(name, x, why) for name, (x, why) in _SPECIAL.items()),
         case("masked", (NAN, 1.0, INF, 0.5), "what is excluded is never looked at, and is no entry to keep",
              options={"where": (False, True, False, True)}),
-        case("masked_out", (NAN, INF, 0.0), "nothing left", options={"where": (False, False, False)}),
-        case("columns", matrix, "along the other axis", axis=0),
+        case("masked_out", (NAN, INF, 0.0, -INF), "nothing left", options={"where": (False,) * 4}),
+        case("columns", matrix, "along the other axis", axis=0, dtypes=FLOATS),
         case("per_row", (_ROW, _ROW), "an option for each row", value=((value,), (other,)), dtypes=FLOATS)
         if not isinstance(value, int)
         else case("per_row", (_ROW, _ROW), "an option for each row", value=Typed("int64", ((value,), (other,))),
@@ -197,7 +196,7 @@ _SHARES = (
     _case("close_to_one", (0.0, -9.0, -13.5, -14.5), "the tail is 1.9e-6: 1 − p has few digits in float32", "p",
           0.9999985, dtypes=FLOATS),
 )  # fmt: skip
-_MANY = _case("equal", (1.0,) * 8, "all at once or none", "p", 0.3)
+_MANY = _case("equal", (1.0,) * 8, "all at once or none", "p", 0.3, dtypes=FLOATS)
 
 SUBJECTS = (
     Subject(
@@ -242,7 +241,7 @@ SUBJECTS = (
             *(case for case in _SHARES if case.name != "tiny"),
             _MANY,
             _case("without_the_largest", (2.0, 1.0, 1.0, 1.0, -9.0, -INF, -INF, -INF),
-                  "the largest logit is further from the mean than the others", "p", 0.5),
+                  "the largest logit is further from the mean than the others", "p", 0.5, dtypes=FLOATS),
             _case("halves", (4.0, 3.0, 2.5, -1.0), "probabilities of halves are those of float32", "p", 0.75,
                   dtypes=HALVES),
         ),
