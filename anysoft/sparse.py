@@ -101,8 +101,8 @@ def entmax(x: Array, /, alpha: float = 1.5, axis: int = -1, *, where: Array | No
     The derivative is w_i (δ_ij − w_j / Σ w) with w = p^(2 − α) on the support, and 0 elsewhere. For alpha > 2 it has no
     bound where an entry joins the support.
 
-    Accuracy: within 4 ulp of the exact answer for inputs moved by at most two roundings, `alpha` included. Where a power
-    other than 1 and 2 is taken, the framework's own is an error more: XLA's makes it up to twice as much (measured, 1.2).
+    Accuracy: within 4 ulp of the exact answer for inputs moved by at most two roundings, `alpha` included. At
+    an alpha other than 1.5 and 2 the power is the framework's: XLA's makes it up to twice as much (measured at 1.2).
 
     Raises
     ------

@@ -51,11 +51,11 @@ def test_long_rows(alpha: float) -> None:
             p = anysoft.entmax(array, alpha, 0)
             np.testing.assert_allclose(p.astype(np.float64).sum(0), 1.0, rtol=1e-7)
     # all in the support, which rational numbers say exactly
-    x = np.linspace(0, 1e-6, 20_001)
+    line = np.linspace(0, 1e-6, 20_001)
     if alpha == 2:
-        threshold = (sum(map(Fraction, x.tolist())) - 1) / x.size
-        exact = [float(Fraction(x[i].item()) - threshold) for i in (0, 5_000, 20_000)]
-        np.testing.assert_allclose(anysoft.sparsemax(x)[[0, 5_000, 20_000]], exact, rtol=4e-16)
+        threshold = (sum(map(Fraction, line.tolist())) - 1) / line.size
+        exact = [float(Fraction(line[i].item()) - threshold) for i in (0, 5_000, 20_000)]
+        np.testing.assert_allclose(anysoft.sparsemax(line)[[0, 5_000, 20_000]], exact, rtol=4e-16)
 
 
 def test_an_alpha_that_leaves_the_range_is_refused() -> None:

@@ -24,7 +24,7 @@ Kept = Callable[[FloatArray, float], Sequence[bool]]
 
 def _top_k(x: FloatArray, k: float) -> Sequence[bool]:
     least = sorted(x.tolist(), reverse=True)[min(int(k), x.size) - 1]
-    return (x >= least).tolist()
+    return [value >= least for value in x.tolist()]
 
 
 def _nearest(x: FloatArray, distances: list[Any], p: float) -> Sequence[bool]:
@@ -56,7 +56,7 @@ def _min_p(x: FloatArray, p: float) -> Sequence[bool]:
 def typical_of_row(x: FloatArray, p: float) -> Sequence[bool]:
     """The most typical entries of a row, exactly."""
     if x.max() == INF:
-        return (x == INF).tolist()
+        return [value == INF for value in x.tolist()]
     _, probabilities, _ = oracle.row(x)
     mean = sum((q * number(v) for q, v in zip(probabilities, x.tolist(), strict=True) if v > -INF), number(0.0))
     return _nearest(x, [abs(number(value) - mean) for value in x.tolist()], p)

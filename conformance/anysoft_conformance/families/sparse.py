@@ -223,7 +223,7 @@ def _by_keyword(case: Case) -> Case:
     return case if case.axis == -1 else replace(case, options={**case.options, "axis": case.axis})
 
 
-def _alpha(name: str, x: Any, why: str, alpha: float, **more: Any) -> Case:
+def _alpha(name: str, x: Any, why: str, alpha: Any, **more: Any) -> Case:
     return Case(name, x, why, options={"alpha": alpha}, derivatives=False, **more)
 
 
