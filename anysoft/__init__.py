@@ -1,5 +1,6 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft import decoding
 from anysoft.attention import attention
 from anysoft.boltzmann import (
     boltzmann,
@@ -25,6 +26,7 @@ from anysoft.logspace import (
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.softmax import log_softmax, softmax, softmin
+from anysoft.sparse import entmax, sparsemax
 
 __version__ = "0.1.0"
 
@@ -34,6 +36,8 @@ __all__ = [
     "attention",
     "boltzmann",
     "condition_number",
+    "decoding",
+    "entmax",
     "error_bound",
     "explain",
     "free_energy",
@@ -59,4 +63,5 @@ __all__ = [
     "softmax",
     "softmin",
     "softplus",
+    "sparsemax",
 ]

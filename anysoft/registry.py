@@ -112,6 +112,8 @@ class Backend:
     unrolls : callable
         Whether a Python loop becomes as many copies of its body, which a compiler then has to work through. Asked at
         each call.
+    cumulative_sum : callable, optional
+        ``cumulative_sum(x, axis=axis)``, where the one of the namespace does not do (PyTorch: under torch.compile).
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -127,6 +129,7 @@ class Backend:
     stop_gradient: Callable[[Array], Array] = _same
     sums_in_halves: Callable[[], bool] = _always
     unrolls: Callable[[], bool] = _never
+    cumulative_sum: Callable[..., Array] | None = None
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 

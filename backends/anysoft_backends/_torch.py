@@ -295,6 +295,7 @@ BACKEND = Backend(
     stop_gradient=lambda x: x.detach(),
     sums_in_halves=lambda: not _is_compiling(),
     unrolls=_is_compiling,
+    cumulative_sum=lambda x, axis: torch.cumsum(x, axis),  # array_api_compat's makes Dynamo warn of an lru_cache
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath(

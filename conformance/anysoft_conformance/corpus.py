@@ -85,7 +85,11 @@ class Case:
         arrays = tuple(host(values, dtype) for values in self.arrays)
         if self.layout == "broadcast":
             arrays = tuple(np.broadcast_to(array[:1], array.shape) for array in arrays)
-        options = {name: value if name == "dtype" else host(value, dtype) for name, value in self.options.items()}
+        options = {
+            # an integer is a count or an axis
+            name: value if name == "dtype" or isinstance(value, int) else host(value, dtype)
+            for name, value in self.options.items()
+        }
         return Problem(arrays, self.axis, options, result, self.at)
 
 

@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import operator
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -349,7 +350,7 @@ def native(name: str, function: str) -> tuple[str, Callable[..., Any]]:
 
     def call(x: Array, *more: Any, **options: Any) -> Any:
         with anysoft.options(path="native"):
-            return getattr(anysoft, function)(x, *more, **options)
+            return operator.attrgetter(function)(anysoft)(x, *more, **options)
 
     return raw.name, call
 

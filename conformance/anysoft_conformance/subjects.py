@@ -7,12 +7,14 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import attention, boltzmann, conditioning, logspace
+from anysoft_conformance.families import attention, boltzmann, conditioning, decoding, logspace, sparse
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
 MACHINERY = frozenset({"Backend", "FastPath", "explain", "options", "register_backend", "register_fast_path"})
 ALIASES = frozenset({"softplus"})
+# what it exports as a module, whose functions are subjects by their dotted names
+MODULES = frozenset({"decoding"})
 
 
 # of softmax's cases, those in which a sign could go wrong
@@ -44,5 +46,7 @@ SUBJECTS = {
         *boltzmann.SUBJECTS,
         *conditioning.SUBJECTS,
         *attention.SUBJECTS,
+        *decoding.SUBJECTS,
+        *sparse.SUBJECTS,
     )
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib.resources
+import operator
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,7 +58,7 @@ def _call(function: str, backend: str, path: Any) -> Callable[..., Any]:
     """One function object for each, so that what a framework compiles for it is compiled once."""
     if path == NATIVE:
         return native(backend, function)[1]
-    exported = getattr(anysoft, function)
+    exported = operator.attrgetter(function)(anysoft)
 
     def call(*arguments: Any, **options: Any) -> Any:
         with anysoft.options(path=path):
