@@ -14,6 +14,7 @@ from anysoft.logspace import (
 )
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
+from anysoft.sampling import categorical, gumbel, gumbel_softmax, gumbel_top_k
 from anysoft.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"
@@ -21,7 +22,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "categorical",
     "explain",
+    "gumbel",
+    "gumbel_softmax",
+    "gumbel_top_k",
     "log1mexp",
     "log1pexp",
     "log_sigmoid",

@@ -200,11 +200,22 @@ def _log_softmax(x: Array, axis: int | None, *_: Any) -> Array:
     return result
 
 
+def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
+    if rng is None or isinstance(rng, int):
+        rng = np.random.default_rng(rng)
+    if isinstance(rng, np.random.Generator):
+        return rng.integers(0, 2**32, size=shape, dtype=np.uint32)
+    if isinstance(rng, np.random.RandomState):
+        return rng.randint(0, 2**32, size=shape, dtype=np.uint32)
+    raise TypeError(f"rng must be a numpy.random.Generator or an integer seed here, not {rng!r}")
+
+
 BACKEND = Backend(
     name="numpy",
     arrays=("numpy:ndarray", "numpy:generic"),
     namespace=lambda x: np,
     device_of=lambda x: None,  # there is one
+    random_bits=_random_bits,
     run=quietly,
     fast_paths=(
         FastPath("logsumexp", "numpy kernel", _logsumexp, _guard),

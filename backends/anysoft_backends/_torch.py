@@ -166,6 +166,22 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
 
+def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
+    if isinstance(rng, int):
+        rng = torch.Generator(device or "cpu").manual_seed(rng)
+    if rng is None:
+        return torch.randint(0, 2**32, shape, device=device)
+    if not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng must be a torch.Generator or an integer seed here, not {rng!r}")
+    if device is not None and not _same_device(rng.device, device):
+        raise TypeError(f"rng is on {rng.device} and the array on {device}: a generator draws on its own device")
+    return torch.randint(0, 2**32, shape, generator=rng, device=rng.device if device is None else device)
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    return one.type == other.type and (one.index is None or other.index is None or one.index == other.index)
+
+
 BACKEND = Backend(
     name="torch",
     arrays=("torch:Tensor",),
@@ -173,6 +189,7 @@ BACKEND = Backend(
     devices=_devices,
     stop_gradient=lambda x: x.detach(),
     sums_in_halves=lambda: not _is_compiling(),
+    random_bits=_random_bits,
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath(
