@@ -75,10 +75,7 @@ def gumbel(shape: int | tuple[int, ...], *, rng: Any = None, like: Array | None 
     >>> print(anysoft.gumbel(3, rng=np.random.default_rng(0)).shape)
     (3,)
     """
-    lengths = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-    lengths = tuple(map(operator.index, lengths))
-    if any(n < 0 for n in lengths):
-        raise ValueError(f"shape must have no negative length, not {shape!r}")
+    lengths = _lengths(shape)
     if like is None:
         backend = backend_of_generator(rng) or numpy_backend()
         xp = backend.namespace(None)
@@ -345,24 +342,32 @@ def _noise_for(
     backend, (x, *options) = operation.bring_together(x, *given.values())
     given = dict(zip(given, options, strict=True))
     xp = backend.namespace(x)
-    natural = _real_dtype(xp, operation.name, x)
+    natural = arguments.float_dtype(xp, {"x": x})
+    if not xp.isdtype(natural, "real floating"):
+        raise TypeError(f"{operation.name} is of real numbers, not {natural}")
     dtype = arguments.carrier(xp, xp.result_type(natural, arguments.result_dtype(xp, natural, dtype)))
     operands = {"x": x, "where": given["where"], "temperature": given["temperature"]}
     lengths = arguments.broadcast_shape(**{name: a.shape for name, a in operands.items() if hasattr(a, "shape")})
     if shape is not None:
-        lengths = _with_rows(lengths, _from_the_end(axis, len(lengths)), shape)
+        (place,) = arguments.canonical_axes(_one_axis(axis), len(lengths))
+        lengths = _with_rows(lengths or (1,), place, _lengths(shape))
     return _drawn(backend, lengths, rng, x, dtype)
 
 
-def _with_rows(lengths: tuple[int, ...], axis: int, shape: Any) -> tuple[int, ...]:
+def _with_rows(lengths: tuple[int, ...], axis: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of the noise so that the result, which lacks `axis`, is of `shape`."""
-    wanted = (operator.index(shape),) if isinstance(shape, int | np.integer) else tuple(map(operator.index, shape))
-    rows = list(lengths or (1,))
-    length = rows.pop(axis)
-    if any(n < 0 for n in wanted) or arguments.broadcast_shape(rows=rows, shape=wanted) != wanted:
-        raise ValueError(f"shape {shape!r} is none to which rows of shape {tuple(rows)} broadcast")
-    place = len(wanted) + 1 + axis
-    return (*wanted[:place], length, *wanted[place:])
+    rows = (*lengths[:axis], *lengths[axis + 1 :])
+    if arguments.broadcast_shape(rows=rows, shape=shape) != shape:
+        raise ValueError(f"rows of shape {rows} do not broadcast to shape {shape}")
+    place = len(shape) - (len(lengths) - 1 - axis)
+    return (*shape[:place], lengths[axis], *shape[place:])
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    lengths = tuple(map(operator.index, shape if isinstance(shape, tuple | list) else (shape,)))
+    if any(n < 0 for n in lengths):
+        raise ValueError(f"shape must have no negative length, not {shape!r}")
+    return lengths
 
 
 def _drawn(backend: Backend, shape: tuple[int, ...], rng: Any, like: Array | None, dtype: Any) -> Array:
@@ -405,29 +410,16 @@ def _gumbel(backend: Backend, bits: Array, dtype: Any) -> Array:
 
 
 class _Rows(NamedTuple):
-    """Logits at the shape of all operands but the noise, −inf where they are excluded, in the dtype to add in."""
+    """Logits in the dtype to add in, −inf where they are excluded, and noise, which may have further axes before."""
 
     x: Array
+    noise: Array
     where: Array | None
     temperature: Array | None
-    noise: Array
     maximum: Array
-    axis: int  # from the end, because noise may have further axes before
-    dtype: Any  # of the logits as floats
-    alone: bool  # x is 0-d: a row of one
-
-
-def _real_dtype(xp: Any, name: str, x: Array) -> Any:
-    dtype = arguments.float_dtype(xp, {"x": x})
-    if not xp.isdtype(dtype, "real floating"):
-        raise TypeError(f"{name} is of real numbers, not {dtype}")
-    return dtype
-
-
-def _from_the_end(axis: Any, ndim: int) -> int:
-    if axis is None or isinstance(axis, tuple | list):
-        raise TypeError(f"axis must be an int, not {axis!r}: one entry is drawn along it")
-    return arguments.canonical_axes(axis, ndim)[0] - max(ndim, 1)
+    axis: int  # from the end
+    dtype: Any  # of a result like the logits
+    alone: bool  # the logits are 0-d: a row of one
 
 
 def _rows(
@@ -443,39 +435,27 @@ def _rows(
     xp = backend.namespace(x)
     if noise is None:
         raise TypeError(f"{name} is of logits and noise, and there is no noise")
-    natural = _real_dtype(xp, name, x)
-    dtype = arguments.result_dtype(xp, natural, dtype)
-    compute = arguments.carrier(xp, xp.result_type(natural, dtype))
+    rows = arguments.prepared(xp, name, {"x": x}, _one_axis(axis), where=where, temperature=temperature, dtype=dtype)
+    (x,), temperature = rows.arrays, rows.temperature
     if hasattr(noise, "dtype") and xp.isdtype(noise.dtype, "real floating"):
-        compute = xp.result_type(compute, noise.dtype)
-    x, noise = xp.astype(x, compute, copy=False), arguments.as_array(xp, noise, compute, x)
-    shapes = {"x": x.shape}
-    if where is not None:
-        where = arguments.as_mask(xp, where, x)
-        shapes["where"] = where.shape
-    if temperature is not None:
-        temperature = arguments.as_array(xp, temperature, compute, x)
-        shapes["temperature"] = temperature.shape
-    shape = arguments.broadcast_shape(**shapes)
-    axis = _from_the_end(axis, len(shape))
-    alone = not shape
-    if alone:
-        shape = (1,)
-        x, noise = xp.expand_dims(x, axis=0), noise if noise.ndim else xp.expand_dims(noise, axis=0)
-    x = arguments.broadcast_to(xp, x, shape)
-    where, temperature = (arguments.with_rank(xp, a, len(shape)) for a in (where, temperature))
-    if temperature is not None and temperature.shape[axis] != 1:
-        raise ValueError(
-            f"temperature of shape {tuple(shapes['temperature'])} varies along axis {axis} of x, of shape "
-            f"{tuple(shapes['x'])}; it must have length one there"
-        )
-    if noise.ndim < -axis or noise.shape[axis] != shape[axis]:
-        raise ValueError(f"noise of shape {tuple(noise.shape)} does not have the {shape[axis]} entries of axis {axis}")
-    arguments.broadcast_shape(x=shape, noise=noise.shape)
-    if where is not None:
-        x = xp.where(where, x, xp.full_like(x, -xp.inf))
-    maximum = backend.stop_gradient(xp.max(x, axis=axis, keepdims=True)) if shape[axis] else x
-    return _Rows(x, where, temperature, noise, maximum, axis, dtype, alone)
+        wider = xp.result_type(x.dtype, noise.dtype)
+        x, temperature = (None if a is None else xp.astype(a, wider, copy=False) for a in (x, temperature))
+    noise = arguments.as_array(xp, noise, x.dtype, x)
+    if rows.appended and not noise.ndim:
+        noise = xp.expand_dims(noise, axis=0)
+    place = rows.axes[0] - x.ndim
+    length = x.shape[place]
+    if noise.ndim < -place or noise.shape[place] != length:
+        raise ValueError(f"noise of shape {tuple(noise.shape)} does not have the {length} entries of axis {axis}")
+    arguments.broadcast_shape(x=x.shape, noise=noise.shape)
+    maximum = backend.stop_gradient(xp.max(x, axis=place, keepdims=True)) if length else x
+    return _Rows(x, noise, rows.where, temperature, maximum, place, rows.dtype, rows.appended)
+
+
+def _one_axis(axis: Any) -> Any:
+    if axis is None or isinstance(axis, tuple | list):
+        raise TypeError(f"axis must be an int, not {axis!r}: one entry is drawn along it")
+    return axis
 
 
 def _drawable(backend: Backend, rows: _Rows) -> tuple[_Rows, Array]:
@@ -569,11 +549,16 @@ def _gumbel_top_k(
     keys = _added(xp, absent, _log_softmax(backend, x, axis, None, rows.temperature, None), rows.noise)
     undefined = xp.isnan(xp.max(keys, axis=axis, keepdims=True))
     keys = xp.where(undefined, xp.full_like(keys, xp.nan), keys)
-    first = (..., slice(0, k), *(slice(None),) * (-axis - 1))
-    index = xp.argsort(-keys, axis=axis, stable=True)[first]
-    keys = xp.take_along_axis(keys, index, axis=axis)
+    keys, index = _LARGEST.call(True, keys, k, axis)
     index = xp.astype(index, arguments.default_integer(xp, x), copy=False)
     return xp.where(keys > -xp.inf, index, xp.full_like(index, -1)), keys
+
+
+def _largest(backend: Backend, x: Array, k: int, axis: int) -> tuple[Array, Array]:
+    """The k largest along an axis that is counted from the end, falling, and their places."""
+    xp = backend.namespace(x)
+    index = xp.argsort(-x, axis=axis, stable=True)[(..., slice(0, k), *(slice(None),) * (-axis - 1))]
+    return xp.take_along_axis(x, index, axis=axis), index
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -583,6 +568,7 @@ def _check(given: dict[str, Any]) -> None:
 _ROWS = {"axis": -1, "where": None, "temperature": 1.0}
 _OPERANDS = ("where", "temperature", "noise")
 _GUMBEL = Operation("gumbel", _gumbel, {"dtype": None}, ())  # of random bits
+_LARGEST = Operation("largest", _largest, {"k": 1, "axis": -1}, ())
 _CATEGORICAL = Operation(
     "categorical", _categorical, {**_ROWS, "shape": None, "rng": None, "noise": None}, _OPERANDS, _check
 )

@@ -89,6 +89,11 @@ def _device_of(x: Array) -> Any:
     return next(iter(x.devices()))
 
 
+def _largest(x: Array, k: int, axis: int) -> tuple[Array, Array]:
+    keys, index = jax.lax.top_k(jnp.moveaxis(x, axis, -1), k)
+    return jnp.moveaxis(keys, -1, axis), jnp.moveaxis(index, -1, axis)
+
+
 def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
     if rng is None:
         raise TypeError("JAX has no random state of its own: rng must be a key, such as jax.random.key(0), or a seed")
@@ -117,6 +122,7 @@ BACKEND = Backend(
     random_bits=_random_bits,
     run=_run,
     fast_paths=(
+        FastPath("largest", "jax.lax.top_k", _largest),
         FastPath(
             "logsumexp",
             "jax.nn.logsumexp",

@@ -200,6 +200,14 @@ def _log_softmax(x: Array, axis: int | None, *_: Any) -> Array:
     return result
 
 
+def _largest(x: Array, k: int, axis: int) -> tuple[Array, Array]:
+    n = x.shape[axis]
+    index = np.take(np.argpartition(x, n - k, axis=axis), range(n - k, n), axis=axis)
+    some = np.take_along_axis(x, index, axis=axis)
+    order = np.argsort(-some, axis=axis)
+    return np.take_along_axis(some, order, axis=axis), np.take_along_axis(index, order, axis=axis)
+
+
 def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
     if rng is None or isinstance(rng, int):
         rng = np.random.default_rng(rng)
@@ -221,5 +229,6 @@ BACKEND = Backend(
         FastPath("logsumexp", "numpy kernel", _logsumexp, _guard),
         FastPath("softmax", "numpy kernel", _softmax, _guard),
         FastPath("log_softmax", "numpy kernel", _log_softmax, _guard),
+        FastPath("largest", "numpy.argpartition", _largest),
     ),
 )

@@ -213,6 +213,7 @@ BACKEND = Backend(
             lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis),
             _guard_derivative,
         ),
+        FastPath("largest", "torch.topk", lambda x, k, axis: torch.topk(x, k, axis)),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
     ),
 )
