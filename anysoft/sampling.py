@@ -437,7 +437,8 @@ def _rows(
         raise TypeError(f"{name} is of logits and noise, and there is no noise")
     rows = arguments.prepared(xp, name, {"x": x}, _one_axis(axis), where=where, temperature=temperature, dtype=dtype)
     (x,), temperature = rows.arrays, rows.temperature
-    if hasattr(noise, "dtype") and xp.isdtype(noise.dtype, "real floating"):
+    number = not hasattr(noise, "dtype") or getattr(noise, "weak_type", False)  # what JAX makes of one
+    if not number and xp.isdtype(noise.dtype, "real floating"):
         wider = xp.result_type(x.dtype, noise.dtype)
         x, temperature = (None if a is None else xp.astype(a, wider, copy=False) for a in (x, temperature))
     noise = arguments.as_array(xp, noise, x.dtype, x)

@@ -6,12 +6,14 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import logspace
+from anysoft_conformance.families import logspace, sampling
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
 MACHINERY = frozenset({"Backend", "FastPath", "explain", "options", "register_backend", "register_fast_path"})
 ALIASES = frozenset({"softplus"})
+# and what only draws, which is judged by statistics, in test_sampling.py
+DRAWN = frozenset({"gumbel"})
 
 
 def _core(name: str, gradient: Any, hessian: Any = None, *, sums: Any) -> Subject:
@@ -26,5 +28,6 @@ SUBJECTS = {
         _core("softmax", truths.jacobian_of_softmax, sums="value"),
         _core("log_softmax", truths.jacobian_of_log_softmax, sums="exp of value"),
         *logspace.SUBJECTS,
+        *sampling.SUBJECTS,
     )
 }
