@@ -276,11 +276,10 @@ def backend_of(x: Array) -> Backend | None:
 
 def backend_of_generator(rng: Any) -> Backend | None:
     """The backend whose own a random generator is; None for a seed, and for what is no generator."""
-    if rng is None or isinstance(rng, int | np.integer):
-        return None
-    backend = backend_of(rng)  # JAX's keys are arrays
+    if hasattr(rng, "dtype"):  # JAX's keys are arrays, and nothing else may enter that table: torch.compile looks there
+        return backend_of(rng)
     name = type(rng).__module__.partition(".")[0]
-    return _adapter(name) if backend is None and name in _BUILT_IN else backend
+    return _adapter(name) if name in _BUILT_IN else None
 
 
 def numpy_backend() -> Backend:

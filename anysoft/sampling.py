@@ -11,6 +11,7 @@ there, where floats are dense; the half in k + ½ keeps it from 0.
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from anysoft.softmax import _log_softmax, _softmax
 Array = Any
 
 
-def gumbel(shape: int | tuple[int, ...], *, rng: Any = None, like: Array | None = None, dtype: Any = None) -> Any:
+def gumbel(shape: int | Sequence[int], *, rng: Any = None, like: Array | None = None, dtype: Any = None) -> Any:
     r"""Standard Gumbel noise, −log(−log(1 − v)) with v uniform in (0, 1), whose tails are right and never infinite.
 
     Parameters
@@ -97,7 +98,7 @@ def categorical(
     *,
     where: Array | None = None,
     temperature: Any = 1.0,
-    shape: tuple[int, ...] | None = None,
+    shape: int | Sequence[int] | None = None,
     rng: Any = None,
     noise: Array | None = None,
 ) -> Any:
@@ -113,7 +114,7 @@ def categorical(
         Which entries may be drawn. What it excludes is never looked at.
     temperature : float or array
         T ≥ 0. An array has length one along `axis`. 0 draws from the maxima alone, ∞ from all finite entries alike.
-    shape : tuple of int, optional
+    shape : int or tuple of int, optional
         The result's. The shape without `axis` must broadcast to it: ``shape=(1000,)`` draws a thousand times from one
         row, ``shape=(1000, 3)`` from each of three.
     rng : generator or int, optional
@@ -333,7 +334,7 @@ def _noise_for(
     axis: Any,
     where: Any,
     temperature: Any,
-    shape: tuple[int, ...] | None,
+    shape: int | Sequence[int] | None,
     rng: Any,
     dtype: Any = None,
 ) -> Array:
