@@ -166,6 +166,24 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
 
+def _guard_gumbel(bits: Array, dtype: Any) -> bool | str:
+    if dtype not in kernels.WIDE:
+        return f"the kernel is for float32 and float64, not {dtype}"
+    if bits.__class__ is not torch.Tensor or _is_compiling() or _transforms() is not None or not _may_look():
+        return "the kernel writes in place, which no tracer or transform is to see"
+    return True
+
+
+def _gumbel(bits: Array, dtype: Any) -> Array:
+    """The generic formula in place."""
+    if dtype is torch.float64:
+        v = bits[1].to(dtype).add_(0.5).mul_(2.0**-32).add_(bits[0])
+    else:
+        v = bits.to(dtype).add_(0.5)
+    v = v.mul_(2.0**-32).clamp_(max=1.0 - 0.5 * torch.finfo(dtype).eps)
+    return v.neg_().log1p_().neg_().log_().neg_()
+
+
 def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
     if isinstance(rng, int):
         rng = torch.Generator(device or "cpu").manual_seed(rng)
@@ -213,6 +231,7 @@ BACKEND = Backend(
             lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis),
             _guard_derivative,
         ),
+        FastPath("gumbel", "torch kernel", _gumbel, _guard_gumbel),
         FastPath("largest", "torch.topk", lambda x, k, axis: torch.topk(x, k, axis)),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
     ),
