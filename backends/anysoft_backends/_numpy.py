@@ -208,6 +208,7 @@ def _guard_gumbel(bits: Array, dtype: Any) -> bool | str:
 
 def _gumbel(bits: Array, dtype: Any) -> Array:
     """The generic formula in place: fresh pages cost more than the logarithms."""
+    dtype = np.dtype(dtype)
     unit = dtype.type(2.0**-32)
     if dtype == _FLOAT64:
         v = bits[1, ...].astype(dtype)
