@@ -1,5 +1,6 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft.conditioning import condition_number, error_bound
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
     log1mexp,
@@ -23,6 +24,8 @@ __all__ = [
     "Backend",
     "FastPath",
     "categorical",
+    "condition_number",
+    "error_bound",
     "explain",
     "gumbel",
     "gumbel_softmax",

@@ -557,10 +557,7 @@ def _bring_together(operation: Operation, arguments: tuple[Any, ...]) -> tuple[B
     return backend, tuple(together)
 
 
-_DEFAULT: Any = object()
-
-
-def explain(operation: str, x: Array, /, axis: Any = _DEFAULT, **arguments: Any) -> Explanation:
+def explain(operation: str, x: Array, /, *more: Any, **options: Any) -> Explanation:
     """Say which path a call would take, and why it takes none of the others.
 
     Parameters
@@ -568,7 +565,7 @@ def explain(operation: str, x: Array, /, axis: Any = _DEFAULT, **arguments: Any)
     operation : str
         The name of a public function.
     x : array
-    axis, **arguments
+    *more, **options
         As the function takes them; what is left out has the function's own default.
 
     Returns
@@ -591,11 +588,13 @@ def explain(operation: str, x: Array, /, axis: Any = _DEFAULT, **arguments: Any)
       not numpy kernel: the kernel is for float32 and float64, not int64
     """
     called = _operation(operation)
-    given = dict(arguments) if axis is _DEFAULT else {"axis": axis, **arguments}
-    unknown = given.keys() - called.defaults.keys()
+    if len(more) > len(called.defaults):
+        raise TypeError(f"{operation} takes at most {1 + len(called.defaults)} arguments, not {1 + len(more)}")
+    given = dict(zip(called.defaults, more, strict=False))
+    unknown = [name for name in options if name not in called.defaults or name in given]
     if unknown:
-        raise TypeError(f"{operation} has no argument {', '.join(sorted(unknown))}")
-    given = {**called.defaults, **given}
+        raise TypeError(f"{operation} has no argument {', '.join(sorted(unknown))} beside those given by position")
+    given = {**called.defaults, **given, **options}
     called.check(given)
     backend, positional = _bring_together(called, (x, *given.values()))
     path = _PATH.get()

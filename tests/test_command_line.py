@@ -16,6 +16,8 @@ import pytest
 from anysoft_conformance import compare, oracle
 from anysoft_conformance.commands import app
 from anysoft_conformance.compare import ratio, ulp
+from anysoft_conformance.questions import NOT_ASKED, QUESTIONS
+from anysoft_conformance.subjects import SUBJECTS
 from typer.testing import CliRunner, Result
 
 import anysoft
@@ -118,6 +120,7 @@ def test_a_file_of_pickles(tmp_path: Path) -> None:
         (["--temperature", "-1"], ("temperature", "-1.0")),
         (["--temperature", "nan"], ("temperature", "nan")),
         (["--dtype", "int8"], ("'int8'", "bfloat16")),
+        (["--function", "softermax"], ("'softermax'", "log_softmax", "sigmoid")),
         (["--backend", "nosuch"], ("'nosuch'", "numpy")),
         (["--backend", "numpy", "--dtype", "bfloat16"], ("bfloat16", "numpy")),
         (["--key", "a"], ("is no .npz file",)),
@@ -223,6 +226,31 @@ def test_axis_and_temperature(tmp_path: Path) -> None:
             assert any("takes no temperature" in note for note in content["notes"]) == (temperature != "1")
 
 
+def test_every_function_has_a_question() -> None:
+    assert {*oracle.FUNCTIONS, *QUESTIONS, *NOT_ASKED} == set(SUBJECTS)
+
+
+def test_every_function_on_the_same_logits(logits: Path, tmp_path: Path) -> None:
+    files = "--json", tmp_path / "c.json", "--html", tmp_path / "c.html"
+    result = _run("compare", logits, "--function", "all", "--backend", "numpy", "--dtype", "float64", *files)
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["function"] for row in rows} == {*oracle.FUNCTIONS, *QUESTIONS}
+    for row in rows:
+        assert (row["anysoft"]["outside"], row["anysoft"]["stray"]) == (0, 0), row
+        assert row["anysoft"]["worst"] is not None
+    page = (tmp_path / "c.html").read_text(encoding="utf-8")
+    for name, question in QUESTIONS.items():
+        assert f"<h3>{name}</h3>" in page
+        assert f"{name}: {question.asked}." in " ".join(result.stdout.split())
+
+
+def test_only_the_functions_that_are_named(logits: Path) -> None:
+    result = _run("compare", logits, "--function", "sigmoid", "--backend", "numpy", "--dtype", "float64", "--json", "-")
+    (row,) = json.loads(result.stdout)["rows"]
+    assert (row["function"], row["native"]["name"]) == ("sigmoid", "scipy.special.expit")
+
+
 def test_a_sample_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "JUDGED_LOGITS", 20)
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 5)))
@@ -242,10 +270,8 @@ def test_a_native_that_fails_leaves_a_note(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(compare, "native", lambda name, function: (function, broken))
     found = compare.compare(np.zeros((2, 2)), backends=["numpy"], dtypes=["float16"])
     assert found.rows[0].native is None
-    assert found.notes == [
-        f"–: numpy fails at {function} of float16: not implemented for 'Half'."
-        for function in ("logsumexp", "softmax", "log_softmax")
-    ]
+    names = "logsumexp or softmax or log_softmax"
+    assert found.notes == [f"–: numpy fails at {names} of float16: not implemented for 'Half'."]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -341,7 +367,8 @@ def test_backends_as_json(tmp_path: Path) -> None:
     assert content.keys() >= {"numpy", "torch", "jax", "cupy"}
     numpy = content["numpy"]
     assert (numpy["version"], numpy["reason"]) == (np.__version__, None)
+    offered = {path["function"] for path in numpy["fast_paths"]}
     for path in numpy["paths"]:
         assert path.keys() == {"function", "path", "dtypes", "reasons"}
-        assert path["path"] != "generic" or path["reasons"] or not numpy["fast_paths"]
-    assert {path["function"] for path in numpy["paths"]} == {"logsumexp", "softmax", "log_softmax"}
+        assert path["path"] != "generic" or bool(path["reasons"]) == (path["function"] in offered)
+    assert {path["function"] for path in numpy["paths"]} == {*oracle.FUNCTIONS, *QUESTIONS}

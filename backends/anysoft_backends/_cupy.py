@@ -45,6 +45,14 @@ def _raw_normalisation(name: str) -> Any:
     return raw
 
 
+def _refuse_elementwise(*_: Any) -> str:
+    return "CuPy's own is for comparison until it has been held to the contract on a GPU"
+
+
+def _raw_elementwise(name: str) -> Any:
+    return lambda x: _special(name)(x)
+
+
 def _devices() -> tuple[str, ...]:
     try:
         return tuple(f"cuda:{i}" for i in range(cupy.cuda.runtime.getDeviceCount()))
@@ -77,6 +85,11 @@ BACKEND = Backend(
             None,
             _refuse_log_softmax,
             _raw_normalisation("log_softmax"),
+        ),
+        FastPath("logaddexp", "cupy.logaddexp", None, _refuse_elementwise, cupy.logaddexp),
+        *(
+            FastPath(operation, f"cupyx.scipy.special.{name}", None, _refuse_elementwise, _raw_elementwise(name))
+            for operation, name in (("sigmoid", "expit"), ("log_sigmoid", "log_expit"), ("logit", "logit"))
         ),
     ),
 )

@@ -77,6 +77,34 @@ def _raw_normalisation(native: Callable[..., Array]) -> Any:
     return raw
 
 
+def _raw_elementwise(native: Callable[..., Array]) -> Any:
+    def raw(*arrays: Array) -> Array:
+        return _compiled(("raw", native), lambda: native)(*arrays)
+
+    return raw
+
+
+def _raw_logcumsumexp(x: Array, axis: int, dtype: Any, reverse: bool, exclusive: bool) -> Array:
+    if dtype is not None or exclusive:
+        raise LookupError("jax.lax.cumlogsumexp has no dtype or exclusive; use path='auto' or 'generic'")
+    key = ("raw", "cumlogsumexp", axis, reverse)
+    return _compiled(key, lambda: lambda x: jax.lax.cumlogsumexp(x, axis % x.ndim, reverse))(x)
+
+
+def _raw_logmeanexp(x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool) -> Array:
+    if b is not None or dtype is not None:
+        raise LookupError("jax.nn.logmeanexp has no b or dtype; use path='auto' or 'generic'")
+    key = ("raw", "logmeanexp", axis, keepdims)
+    return _compiled(key, lambda: lambda x, where: jax.nn.logmeanexp(x, axis, where, keepdims))(x, where)
+
+
+def _for_comparison(operation: str, name: str, raw: Any) -> FastPath:
+    def refuse(*_: Any) -> str:
+        return f"{name} is for comparison; under jit the generic formula is fused alike"
+
+    return FastPath(operation, name, None, refuse, raw)
+
+
 def _devices() -> tuple[str, ...]:
     # JAX's own name of a CPU is TFRT_CPU_0
     return tuple(f"cpu:{one.id}" if one.platform == "cpu" else str(one) for one in jax.devices())
@@ -146,5 +174,13 @@ BACKEND = Backend(
             _refuse("jax.nn.log_softmax", "has 0 for the larger of [0, -40] (jax#1205)"),
             _raw_normalisation(_log_softmax),
         ),
+        _for_comparison("logaddexp", "jax.numpy.logaddexp", _raw_elementwise(jnp.logaddexp)),
+        _for_comparison("sigmoid", "jax.nn.sigmoid", _raw_elementwise(jax.nn.sigmoid)),
+        _for_comparison("log_sigmoid", "jax.nn.log_sigmoid", _raw_elementwise(jax.nn.log_sigmoid)),
+        _for_comparison("log1pexp", "jax.nn.softplus", _raw_elementwise(jax.nn.softplus)),
+        _for_comparison("log1mexp", "jax.nn.log1mexp", _raw_elementwise(lambda x: jax.nn.log1mexp(-x))),
+        _for_comparison("logit", "jax.scipy.special.logit", _raw_elementwise(jax.scipy.special.logit)),
+        _for_comparison("logmeanexp", "jax.nn.logmeanexp", _raw_logmeanexp),
+        _for_comparison("logcumsumexp", "jax.lax.cumlogsumexp", _raw_logcumsumexp),
     ),
 )

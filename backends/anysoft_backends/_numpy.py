@@ -1,4 +1,4 @@
-"""NumPy: in-place kernels. It has no function of the family of its own, so no row here has a raw answer."""
+"""NumPy: in-place kernels. Of the family it has logaddexp alone; what it lacks is SciPy's, which is no part of it."""
 
 from __future__ import annotations
 
@@ -265,6 +265,26 @@ def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
     raise TypeError(f"rng must be a numpy.random.Generator or an integer seed here, not {rng!r}")
 
 
+def _logaddexp(x: Array, y: Any) -> Any:
+    with np.errstate(all="ignore"):  # it warns of infinities and of differences past the range
+        return np.logaddexp(x, y)
+
+
+def _guard_elementwise(x: Array, y: Any = None) -> bool | str:
+    for one in (x, x if y is None else y):
+        if one.__class__ is not np.ndarray or one.dtype not in (_FLOAT64, _FLOAT32):
+            return "np.logaddexp is called for plain arrays of float32 or float64"
+    if y is not None and x.dtype != y.dtype:
+        return f"np.logaddexp would round {x.dtype} and {y.dtype} to one dtype by rules of its own"
+    return True
+
+
+def _guard_log1pexp(x: Array) -> bool | str:
+    if x.__class__ is np.ndarray and x.size > 10_000:
+        return "np.logaddexp goes one by one: on long arrays the generic formula is faster"
+    return _guard_elementwise(x)
+
+
 BACKEND = Backend(
     name="numpy",
     arrays=("numpy:ndarray", "numpy:generic"),
@@ -279,5 +299,8 @@ BACKEND = Backend(
         FastPath("gumbel", "numpy kernel", _gumbel, _guard_gumbel),
         FastPath("categorical", "numpy kernel", _categorical, _guard_categorical),
         FastPath("largest", "numpy.argpartition", _largest),
+        FastPath("logaddexp", "numpy.logaddexp", _logaddexp, _guard_elementwise, np.logaddexp),
+        FastPath("log1pexp", "numpy.logaddexp", lambda x: _logaddexp(x, 0), _guard_log1pexp),
+        FastPath("log_sigmoid", "numpy.logaddexp", lambda x: -_logaddexp(-x, 0), _guard_log1pexp),
     ),
 )

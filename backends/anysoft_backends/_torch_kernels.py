@@ -12,8 +12,11 @@ Array = Any
 
 LANES = 32  # up to here torch's own sums are accurate enough: beyond, too many terms join each lane
 WIDE = (torch.float32, torch.float64)
+_SMALL = 1000  # up to here float64 costs less than a kernel of several calls
 # half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
 _IN_RANGE = {dtype: 0.45 * math.log(torch.finfo(dtype).max) for dtype in WIDE}
+# below it exp(−x) leaves the range
+LEAST_EXPONENT = {dtype: -math.log(torch.finfo(dtype).max) for dtype in WIDE}
 
 
 def _sum(e: Array, axis: int) -> Array:
@@ -69,6 +72,8 @@ def _log_sum(e: Array, axis: int) -> Array:
 
 
 def softmax(x: Array, axis: int) -> Array:
+    if x.dtype is torch.float32 and x.numel() <= _SMALL:
+        return torch.softmax(x.double(), axis).float()
     m = x.amax(axis, keepdim=True)
     m.masked_fill_((m >= 1) & (m <= _IN_RANGE[x.dtype]), 0)
     e = torch.sub(x, m).exp_()

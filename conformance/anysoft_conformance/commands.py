@@ -119,6 +119,10 @@ def compare(
     axis: Annotated[int, typer.Option(help="The axis that is summed over.")] = -1,
     dtype: Annotated[list[str] | None, typer.Option(help="Only this dtype; repeat it for more.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Only this framework; repeat it for more.")] = None,
+    function: Annotated[
+        list[str] | None,
+        typer.Option(help="This function, and none that is not named; repeat it for more; all is every one."),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="The temperature of softmax and log_softmax.")] = 1.0,
     json_file: JsonOption = None,
     html: Annotated[
@@ -131,6 +135,8 @@ def compare(
     from anysoft_conformance import compare as measure
     from anysoft_conformance import logits as files
     from anysoft_conformance.frameworks import AbsentBackendError
+    from anysoft_conformance.oracle import FUNCTIONS
+    from anysoft_conformance.questions import QUESTIONS
 
     if file is None and key is not None:
         terminal.fail("--key names an array of an .npz file, and there is no file")
@@ -143,6 +149,7 @@ def compare(
                 axis=axis,
                 dtypes=dtype or (),
                 backends=backend or (),
+                functions=(*FUNCTIONS, *QUESTIONS) if function and "all" in function else function or FUNCTIONS,
                 temperature=temperature,
                 report=report,
             )
@@ -219,14 +226,15 @@ def _table(rows: "list[Row]", *, narrow: bool) -> "Table":
     from anysoft_conformance.compare import ratio, ulp
 
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("\nfunction", width=11)
+    longest = max(11, *(len(row.function) for row in rows))
+    table.add_column("\nfunction", width=longest)
     table.add_column("\ndtype", width=8)
     medians = () if narrow else ("median\nnative", "error\nanysoft")
     for title in ("worst\nnative", "error\nanysoft", *medians):
         table.add_column(title, justify="right", width=7)
     for title in ("wrong\nnative", "NaN/inf\nanysoft"):
         table.add_column(title, justify="right", width=7)
-    table.add_column("  anysoft\n  took", overflow="fold", width=19 if narrow else 23)
+    table.add_column("  anysoft\n  took", overflow="fold", width=(30 if narrow else 34) - longest)
     table.add_column("\ntime", justify="right", width=5)
     functions = dict.fromkeys(row.function for row in rows)
     for function in functions:

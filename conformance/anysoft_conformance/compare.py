@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +18,12 @@ import anysoft
 from anysoft_conformance import oracle
 from anysoft_conformance.frameworks import Framework, families, native, present, scipy_version
 from anysoft_conformance.oracle import FORMATS, FUNCTIONS, FloatArray, Function, Truth
+from anysoft_conformance.questions import QUESTIONS, Arrays, Question
 
 # How many logits are judged for each dtype. The truth of one takes about 25 µs with gmpy2 and 50 µs without.
 JUDGED_LOGITS = 100_000 if oracle.FAST else 40_000
+# The same for the rest of the family, whose truths take up to a millisecond.
+ASKED_LOGITS = 1_000
 # Pairs of timed calls: until this many seconds have gone, within these limits; a slow pair is timed once.
 TIMING_SECONDS, LEAST_PAIRS, MOST_PAIRS, SLOW_SECONDS = 0.15, 3, 41, 1.0
 
@@ -58,7 +62,7 @@ class Row:
 
     framework: str
     device: str
-    function: Function
+    function: str
     dtype: str
     native: Judged | None
     missing: str | None
@@ -99,6 +103,11 @@ class Comparison:
         return int(self.logits.size // self.logits.shape[self.axis])
 
     @property
+    def functions(self) -> list[str]:
+        """The functions that were compared."""
+        return list(dict.fromkeys(row.function for row in self.rows))
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of the rows has to know, in sentences."""
         found = []
@@ -108,14 +117,18 @@ class Comparison:
             if length < self.logits.shape[self.axis]:
                 parts.insert(0, f"{length:,} of the {self.logits.shape[self.axis]:,} entries")
             found.append(f"Errors are of {' of '.join(parts)}, evenly spread; times are of all.")
-        if self.temperature != 1.0:
+        if asked := [QUESTIONS[name] for name in self.functions if name in QUESTIONS]:
+            lines = len(_spread(self.lines, ASKED_LOGITS // self.logits.shape[self.axis]))
+            found += [f"{question.function}: {question.asked}." for question in asked]
+            found.append(f"Errors of these are of {lines:,} rows, evenly spread.")
+        if self.temperature != 1.0 and set(self.functions) & set(FUNCTIONS):
             found.append(
                 f"softmax and log_softmax are at temperature {self.temperature:g} (natively: of x / "
                 f"{self.temperature:g}); logsumexp takes no temperature."
             )
         if "jax" in self.versions:
             found.append("JAX is timed compiled, natively too.")
-        found += [f"–: {reason}." for reason in dict.fromkeys(row.missing for row in self.rows if row.missing)]
+        found += _missing(self.rows)
         return found + [f"{reason}." for reason in self.absent.values()]
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,6 +152,15 @@ class Comparison:
         }
 
 
+def _missing(rows: Sequence[Row]) -> list[str]:
+    """Why there are no natives: one sentence for all functions of which the same is true."""
+    alike: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.missing:
+            alike.setdefault(row.missing.replace(row.function, "{}"), {})[row.function] = None
+    return [f"–: {sentence.format(' or '.join(functions))}." for sentence, functions in alike.items()]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Measuring
 
@@ -150,6 +172,7 @@ def compare(
     axis: int = -1,
     dtypes: Sequence[str] = (),
     backends: Sequence[str] = (),
+    functions: Sequence[str] = FUNCTIONS,
     temperature: float = 1.0,
     report: Report = lambda stage, done, total: None,
 ) -> Comparison:
@@ -165,6 +188,8 @@ def compare(
         All of them if empty.
     backends : sequence of str
         All that are installed if empty.
+    functions : sequence of str
+        Names of anysoft's functions.
     temperature : float
         Of softmax and log_softmax; at least 0.
     report : callable
@@ -181,7 +206,8 @@ def compare(
     IndexError
         If `axis` is out of range.
     ValueError
-        If a dtype is unknown or none of the frameworks has it, or the temperature negative or NaN.
+        If a dtype or function is unknown, or none of the frameworks has the dtype, or the temperature is negative or
+        NaN.
     """
     if not -logits.ndim <= axis < logits.ndim:
         raise IndexError(f"axis {axis} is out of range for logits of shape {logits.shape}")
@@ -190,6 +216,11 @@ def compare(
     for dtype in dtypes:
         if dtype not in FORMATS:
             raise ValueError(f"there is no dtype {dtype!r}; there are {', '.join(FORMATS)}")
+    for function in functions:
+        if function not in (*FUNCTIONS, *QUESTIONS):
+            raise ValueError(
+                f"there is nothing to compare {function!r} on; there are {', '.join((*FUNCTIONS, *QUESTIONS))}"
+            )
     found = present(*backends, referee=False)
     here, versions = list(families(found.frameworks)), dict(found.versions)
     if "numpy" in versions and (scipy := scipy_version()):
@@ -199,11 +230,13 @@ def compare(
         raise ValueError(f"{' or '.join(dtypes)} is no dtype of {', '.join(one.name for one in here)}")
     sample = Sample.of(logits, axis)
     wanted = [dtype for dtype in FORMATS if any(dtype == other for _, other in work)]
-    exact = _truths(logits, wanted, temperature, sample, report)
+    tasks = _tasks(logits, wanted, functions, temperature, sample, report)
     rows: list[Row] = []
     for done, (one, dtype) in enumerate(work):
         report(f"{one.name} {dtype}", done, len(work))
-        rows += _rows(one, dtype, oracle.round_to(logits, dtype), temperature, sample, exact[dtype])
+        with one.session(), np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a native function may warn of what the table is about to show
+            rows += [_row(one, dtype, task) for task in tasks[dtype]]
     report("done", len(work), len(work))
     judged = len(sample.rows), len(sample.places)
     return Comparison(source, logits, axis, temperature, judged, versions, found.absent, tuple(rows))
@@ -234,70 +267,128 @@ def _spread(count: int, most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.unique(np.linspace(0, count - 1, min(count, max(1, most))).round().astype(np.int64))
 
 
-def _truths(
-    logits: FloatArray, dtypes: Sequence[str], temperature: float, sample: Sample, report: Report
-) -> dict[str, dict[Function, Truth]]:
-    judged = sample.lines(logits)
-    at = None if len(sample.places) == judged.shape[-1] else sample.places.tolist()
-    total = len(dtypes) * len(judged)
-    exact: dict[str, dict[Function, Truth]] = {}
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A function and what it is given at one dtype, on the host; `judged` takes from a result what `truth` is of."""
+
+    function: str
+    arrays: Arrays
+    axis: tuple[int, ...]
+    options: Mapping[str, Any]
+    truth: Truth
+    judged: Callable[[FloatArray], FloatArray]
+
+
+def _tasks(
+    logits: FloatArray,
+    dtypes: Sequence[str],
+    functions: Sequence[str],
+    temperature: float,
+    sample: Sample,
+    report: Report,
+) -> dict[str, list[Task]]:
+    """What is asked at each dtype; nearly all of the work is the truth."""
+    core: list[Function] = [function for function in FUNCTIONS if function in functions]
+    asked = [QUESTIONS[function] for function in dict.fromkeys(functions) if function in QUESTIONS]
+    total = len(dtypes) * (len(sample.rows) * bool(core) + len(asked))
     done = 0
 
-    def advance(rows: int) -> None:
+    def advance(steps: int = 1) -> None:
         nonlocal done
-        done += rows
+        done += steps
         report("truth", done, total)
 
+    tasks: dict[str, list[Task]] = {dtype: [] for dtype in dtypes}
     for dtype in dtypes:
-        rounded = oracle.round_to(judged, dtype)
-        exact[dtype] = oracle.truths(rounded, -1, temperature, at=at, advance=advance)
-        if temperature != 1.0:
-            exact[dtype]["logsumexp"] = oracle.truths(rounded, -1, at=[])["logsumexp"]
-    return exact
+        rounded = oracle.round_to(logits, dtype)
+        if core:
+            tasks[dtype] += _core(core, rounded, temperature, sample, advance)
+        for question in asked:
+            tasks[dtype].append(_asked(question, rounded, sample.axis, dtype))
+            advance()
+    return tasks
 
 
-def _rows(
-    one: Framework,
-    dtype: str,
+def _core(
+    functions: Sequence[Function],
     rounded: FloatArray,
     temperature: float,
     sample: Sample,
-    exact: dict[Function, Truth],
-) -> list[Row]:
-    rows = []
-    axis = sample.axis
-    with one.session(), np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a native function may warn of what the table is about to show
-        x = one.asarray(rounded, dtype)
-        for function in FUNCTIONS:
-            truth = exact[function]
-            heat = temperature if function != "logsumexp" else 1.0
-            options = {"temperature": heat} if heat != 1.0 else {}
-            ours = functools.partial(getattr(anysoft, function), x, axis=axis, **options)
-            own, own_result, name = _native(one, function, x, axis, heat)
-            own_seconds, our_seconds, ratio = _timed(own, ours, one.wait)
-            theirs = _judge(name, own_seconds, one.host(own_result), sample, truth, dtype) if own else None
-            path = anysoft.explain(function, x, axis, **options).path
-            answer = _judge(path, our_seconds, one.host(ours()), sample, truth, dtype)
-            rows.append(Row(one.name, one.device, function, dtype, theirs, None if own else name, answer, ratio, truth))
-    return rows
+    advance: Callable[[int], object],
+) -> list[Task]:
+    """The three that share their exponentials, on the array as it is."""
+    lines = sample.lines(rounded)
+    at = None if len(sample.places) == lines.shape[-1] else sample.places.tolist()
+    exact = oracle.truths(lines, -1, temperature, at=at, advance=advance)
+    if temperature != 1.0:
+        exact["logsumexp"] = oracle.truths(lines, -1, at=[])["logsumexp"]
+
+    def judged(result: FloatArray) -> FloatArray:
+        if result.ndim < rounded.ndim:
+            chosen: FloatArray = np.reshape(result, -1)[sample.rows]
+            return chosen
+        return sample.lines(result)[:, sample.places]
+
+    heat = {"temperature": temperature} if temperature != 1.0 else {}
+    return [
+        Task(name, (rounded,), (sample.axis,), {} if name == "logsumexp" else heat, exact[name], judged)
+        for name in functions
+    ]
+
+
+def _asked(question: Question, rounded: FloatArray, axis: int, dtype: str) -> Task:
+    """Any other function, on the rows as a matrix."""
+    lines = np.moveaxis(rounded, axis, -1).reshape(-1, rounded.shape[axis])[: question.most]
+    arrays = tuple(
+        oracle.round_to(array, dtype) if array.dtype.kind == "f" else array for array in question.arguments(lines)
+    )
+    chosen = _spread(len(lines), ASKED_LOGITS // lines.shape[-1])
+    truth = question.truth(arrays, chosen, dtype)
+    return Task(question.function, arrays, question.along, question.given, truth, lambda result: result[chosen])
+
+
+def _row(one: Framework, dtype: str, task: Task) -> Row:
+    def on(value: Any) -> Any:
+        return one.asarray(value, dtype if value.dtype.kind == "f" else str(value.dtype))
+
+    arrays = tuple(map(on, task.arrays))
+    options = {name: on(value) if isinstance(value, np.ndarray) else value for name, value in task.options.items()}
+    ours = functools.partial(operator.attrgetter(task.function)(anysoft), *arrays, *task.axis, **options)
+    own, own_result, name = _native(one, task, arrays, options)
+    own_seconds, our_seconds, ratio = _timed(own, ours, one.wait)
+    theirs = _judge(name, own_seconds, one.host(own_result), task, dtype) if own else None
+    path = anysoft.explain(task.function, *arrays, *task.axis, **options).path
+    answer = _judge(path, our_seconds, one.host(ours()), task, dtype)
+    return Row(one.name, one.device, task.function, dtype, theirs, None if own else name, answer, ratio, task.truth)
 
 
 def _native(
-    one: Framework, function: Function, x: Any, axis: int, temperature: float
+    one: Framework, task: Task, arrays: tuple[Any, ...], options: Mapping[str, Any]
 ) -> tuple[Callable[[], Any] | None, Any, str]:
     """What a user of the framework would write, its result and its name; or the reason why there is nothing."""
+    given = dict(options)
+    heat = given.pop("temperature", 1.0)
     try:
-        name, own = native(one.name, function)
+        name, own = native(one.name, task.function)
 
         def call() -> Any:
-            return own(x if temperature == 1.0 else x / temperature, axis=axis)
+            x, *more = arrays
+            return own(x if heat == 1.0 else x / heat, *more, *task.axis, **given)
 
         return call, call(), name
     except LookupError as error:
         return None, None, str(error)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        return None, None, f"{one.name} fails at {function} of {x.dtype}: {str(error).partition(chr(10))[0]}"
+        return None, None, f"{one.name} fails at {task.function} of {dtype_name(arrays[0])}: {_first_line(error)}"
+
+
+def dtype_name(array: Any) -> str:
+    """The dtype of an array, as every framework's users know it."""
+    return str(array.dtype).rpartition(".")[2]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _timed(
@@ -325,8 +416,8 @@ def _timed(
     return medians[0], medians[1], statistics.median(pair[0] / pair[1] for pair in pairs)
 
 
-def _judge(name: str, seconds: float, result: FloatArray, sample: Sample, exact: Truth, dtype: str) -> Judged:
-    judged = np.reshape(result, -1)[sample.rows] if exact.high.ndim == 1 else sample.lines(result)[:, sample.places]
+def _judge(name: str, seconds: float, result: FloatArray, task: Task, dtype: str) -> Judged:
+    exact, judged = task.truth, task.judged(result)
     errors = oracle.ulp_error(judged, exact, dtype)
     stray = np.isnan(errors)
     finite = errors[~stray]
@@ -352,10 +443,15 @@ def paths(one: Framework) -> list[dict[str, Any]]:
         ``function``, ``path``, ``dtypes`` (those that take it) and ``reasons``.
     """
     choices: dict[tuple[str, str, str], dict[str, Any]] = {}
+    logits = np.zeros((64, 64))
     with one.session():
-        for function in FUNCTIONS:
+        for function in (*FUNCTIONS, *QUESTIONS):
             for dtype in one.dtypes:
-                found = anysoft.explain(function, one.asarray(np.zeros((64, 64)), dtype), -1)
+                question = QUESTIONS.get(function)
+                host = question.arguments(logits) if question else (logits,)
+                arrays = [one.asarray(array, dtype if array.dtype.kind == "f" else str(array.dtype)) for array in host]
+                axis = question.along if question else (-1,)
+                found = anysoft.explain(function, *arrays, *axis, **(question.given if question else {}))
                 # a reason that differs only in the dtype that it names is one reason
                 alike = (function, found.path, str(found.reasons).replace(dtype, ""))
                 choice = {"function": function, "path": found.path, "dtypes": [], "reasons": dict(found.reasons)}

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from anysoft_conformance import long_rows
+from anysoft_conformance import logits, long_rows
 from anysoft_conformance.oracle import FORMATS, FloatArray, round_to
 from anysoft_conformance.truths import Axis, Problem
 
@@ -626,6 +626,20 @@ _DRAWS: dict[str, tuple[Callable[[np.random.Generator, str], FloatArray], str]] 
     ),
     "bits": (_from_bits, "uniform over the bits: every exponent of the dtype"),
 }
+
+
+def _confident(dtype: str) -> FloatArray:
+    x = round_to(logits.shipped(), dtype)
+    rest = np.sum(np.exp(x - x.max(axis=-1, keepdims=True)), axis=-1) - 1.0
+    return x[np.argsort(np.abs(np.log(rest / 0.002)))[:200]]
+
+
+DIGITS = Case(
+    "digits",
+    _confident,
+    "a real classifier, confident: torch.softmax has AVX-512 lose probabilities near 1",
+    derivatives=False,
+)
 RANDOM = tuple(Case(f"random_{name}", _random(draw), why, derivatives=False) for name, (draw, why) in _DRAWS.items())
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -670,5 +684,6 @@ REFUSALS = (
 )  # fmt: skip
 
 CASES: tuple[Case, ...] = (
-    *LOGITS, *TEMPERATURES, *MASKS, *WEIGHTS, *AXES, *LAYOUTS, *DTYPES, *COMPLEX_NUMBERS, *LENGTHS, *RANDOM, *REFUSALS,
+    *LOGITS, *TEMPERATURES, *MASKS, *WEIGHTS, *AXES, *LAYOUTS, *DTYPES, *COMPLEX_NUMBERS, *LENGTHS, *RANDOM, DIGITS,
+    *REFUSALS,
 )  # fmt: skip

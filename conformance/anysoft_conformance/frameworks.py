@@ -342,22 +342,27 @@ def native(name: str, function: str) -> tuple[str, Callable[..., Any]]:
     LookupError
         By this function or by the call, if there is none, or none with such an option; its text says which.
     """
-    if name == "numpy":
-        return f"scipy.special.{function}", _scipy(function)
-    installed = anysoft.registry.installed(name)
-    if not any(path.operation == function and path.raw for found in installed for path in found.fast_paths):
+    paths = (path for found in anysoft.registry.installed(name) for path in found.fast_paths)
+    raw = next((path for path in paths if path.operation == function and path.raw), None)
+    if raw is None:
+        if name == "numpy":
+            return f"scipy.special.{_OF_SCIPY.get(function, function)}", _scipy(function)
         raise LookupError(f"{name} has no {function} of its own")
 
     def call(x: Array, *more: Any, **options: Any) -> Any:
         with anysoft.options(path="native"):
             return getattr(anysoft, function)(x, *more, **options)
 
-    return f"{'cupyx.scipy.special' if name == 'cupy' else name}.{function}", call
+    return raw.name, call
+
+
+# where SciPy calls it differently
+_OF_SCIPY = {"sigmoid": "expit", "log_sigmoid": "log_expit", "log1pexp": "softplus"}
 
 
 def _scipy(function: str) -> Callable[..., Any]:
     try:
-        own = getattr(importlib.import_module("scipy.special"), function)
+        own = getattr(importlib.import_module("scipy.special"), _OF_SCIPY.get(function, function))
     except ImportError:
         reason = "NumPy has no function of its own, and SciPy, whose it would be, is not installed"
         raise LookupError(reason) from None

@@ -123,7 +123,9 @@ class _NotOfferedError(Exception):
 
 def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
     problem, arrays, options = _given(subject, case, row)
-    arguments = (*arrays, case.axis) if subject.along else arrays
+    arguments = (*arrays, case.axis) if subject.along is True else arrays
+    if subject.along == "named":
+        options["axis"] = case.axis
     if case.raises is not None:
         _refused(case, call, arguments, options)
         return {}
@@ -499,7 +501,7 @@ overflows)
         raise LookupError(f"no case of {function} is named {' or '.join(patterns)}")
     rows = find((backend,), (device,) if device else (), tuple(dtypes))[0]
     rows = [row for row in rows if row.device == rows[0].device]
-    known = {name for case in subject.cases for name in case.options}
+    known = {"axis"} | {name for case in subject.cases for name in case.options}
     taken = _options_of(implementation, known) if options is None else set(options)
 
     # the case's axis and arrays by position, because every library calls them differently

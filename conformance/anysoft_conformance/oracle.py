@@ -353,7 +353,11 @@ def conditions(
         total_terms = mean_size
         if temperature != 1.0:
             mean = np.sum(weight * finite, axis=-1, keepdims=True)
-            log_terms = log_terms + np.where(np.isinf(x), 0.0, np.abs(x - mean))[:, places]
+            distance = np.abs(finite - mean)
+            # and so the distance of the largest p_i from the mean, as the others' from it
+            apart = np.take_along_axis(finite, peak, axis=-1) - finite
+            np.put_along_axis(distance, peak, np.abs(np.sum(weight * apart, axis=-1, keepdims=True)), axis=-1)
+            log_terms = log_terms + np.where(np.isinf(x), 0.0, distance)[:, places]
             total_terms = total_terms + np.abs(mean)
         return total_terms[:, 0] / temperature, np.exp(log_p) * log_terms / temperature, log_terms / temperature
 

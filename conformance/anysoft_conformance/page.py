@@ -17,7 +17,7 @@ import anysoft
 from anysoft_conformance import oracle
 from anysoft_conformance.compare import Comparison, Judged, Row, ratio, ulp
 from anysoft_conformance.document import document
-from anysoft_conformance.oracle import FUNCTIONS, FloatArray
+from anysoft_conformance.oracle import FloatArray
 
 # errors up to this are drawn at the left edge
 LEAST = 0.01
@@ -93,10 +93,15 @@ def _headline(comparison: Comparison) -> str:
             f"<span><b>{share}</b> results break the stability contract</span></div>"
         )
     return (
-        f"<header><h1>Softmax, measured</h1><p>Every framework’s own <code>logsumexp</code>, <code>softmax</code> and "
-        f"<code>log_softmax</code> beside anysoft’s, on {escape(comparison.source)} ({shape}), against "
+        f"<header><h1>Softmax, measured</h1><p>Every framework’s own {_enumerated(comparison.functions)} beside "
+        f"anysoft’s, on {escape(comparison.source)} ({shape}), against "
         f'{escape(oracle.NAME)}.</p><div class="tiles">{"".join(tiles)}</div></header>\n'
     )
+
+
+def _enumerated(functions: Sequence[str]) -> str:
+    *first, last = (f"<code>{function}</code>" for function in functions)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _errors(comparison: Comparison) -> str:
@@ -104,7 +109,7 @@ def _errors(comparison: Comparison) -> str:
     axis = Axis(-2, max(2, math.ceil(math.log10(max([*worst, 1.0]) * 2))))
     native = '<span class="native">● native</span>' if any(row.native for row in comparison.rows) else ""
     panels = []
-    for function in FUNCTIONS:
+    for function in comparison.functions:
         rows = [row for row in comparison.rows if row.function == function]
         lines = _grouped(rows, lambda row: _strip(row, axis))
         panels.append(f'<div class="panel"><h3>{function}</h3>{lines}{_scale(axis, "error in ulp")}</div>')
@@ -233,7 +238,7 @@ def _times(comparison: Comparison) -> str:
         return ""
     reach = max(2.0, *(max(value, 1 / value) for value in ratios)) ** 1.25
     panels = []
-    for function in FUNCTIONS:
+    for function in comparison.functions:
         rows = [row for row in comparison.rows if row.function == function]
         lines = _grouped(rows, lambda row: _bar(row, reach))
         scale = (

@@ -18,7 +18,8 @@ class Subject:
     `gradient` is the truth of the derivative of its result with respect to one row, its first array, and `hessian` that
     of the second; `derived` are the options with which they are asked for.
     `results` says of each result what its dtype is, if not the case's: the default integer, or at least float32.
-    `along` says whether it takes an axis, after its arrays, and `sums` what of it adds up to 1 along that axis.
+    `along` says whether it takes an axis, after its arrays or, if ``named``, by keyword, and `sums` what of it adds up
+    to 1 along that axis.
     """
 
     name: str
@@ -28,5 +29,5 @@ class Subject:
     hessian: Callable[[Problem], Truth] | None = None
     derived: tuple[str, ...] = ("where",)
     results: tuple[Literal["integer", "carrier"], ...] = ()
-    along: bool = True
+    along: bool | Literal["named"] = True
     sums: Literal["", "value", "exp of value", "gradient"] = ""

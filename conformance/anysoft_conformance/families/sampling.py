@@ -180,8 +180,8 @@ _HARD = ("moderate", "some_absent", "dead", "not_a_number", "masked", "masked_ou
 
 def _case(name: str, label: str, x: Any, noise: Any, why: str, options: Mapping[str, Any], axis: Any = -1) -> Case:
     options = {"noise": noise, **options}
-    if name == "gumbel_top_k":  # where k comes before the axis
-        options = {**options, "axis": axis, "k": 1 if label == "point" else 2}
+    if name == "gumbel_top_k":
+        options = {**options, "k": 1 if label == "point" else 2}
     dtypes = () if label in _EVERYWHERE else FLOATS if label in _BOTH else HALVES if label in _FINE else FLOATS[1:]
     return Case(label, x, why, (name,), axis, options, dtypes, derivatives=False)
 
@@ -192,7 +192,6 @@ def _cases(name: str, *more: Case) -> tuple[Case, ...]:
     refused = tuple(
         replace(_case(name, f"refuses_{label}", x, (0.5, 1.0, 2.0), why, options, axis), raises=error, match=match)
         for label, x, why, options, axis, error, match in _REFUSED
-        if isinstance(axis, int) or name != "gumbel_top_k"
     )
     return (*drawn, *refused, *(replace(case, on=(name,), derivatives=False) for case in more))
 
@@ -218,6 +217,6 @@ SUBJECTS = (
     Subject("categorical", categorical, _cases("categorical", _NOTHING), results=("integer",)),
     Subject("gumbel_softmax", gumbel_softmax, (*_SOFT, *_STRAIGHT), sums="value"),
     Subject(
-        "gumbel_top_k", gumbel_top_k, _cases("gumbel_top_k", *_COUNTS), results=("integer", "carrier"), along=False
+        "gumbel_top_k", gumbel_top_k, _cases("gumbel_top_k", *_COUNTS), results=("integer", "carrier"), along="named"
     ),
 )

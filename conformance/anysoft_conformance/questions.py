@@ -1,0 +1,89 @@
+"""What `anysoft compare` asks each function of an array of logits: what its arguments are, made of the logits alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import anysoft
+from anysoft_conformance.oracle import FloatArray, Truth
+from anysoft_conformance.subjects import SUBJECTS
+from anysoft_conformance.truths import Problem
+
+Arrays = tuple[np.ndarray[Any, Any], ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A function's arguments, made of rows of logits, (lines, length); `asked` says in words which they are.
+
+    `most` is how many lines it is asked of at most, and `shared` how many of its arrays, the last ones, belong to every
+    line alike.
+    """
+
+    function: str
+    asked: str
+    arguments: Callable[[FloatArray], Arrays]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    most: int = 1_000_000
+    shared: int = 0
+
+    @property
+    def along(self) -> tuple[int, ...]:
+        """The axis, where the function takes one after its arrays."""
+        return (-1,) if SUBJECTS[self.function].along is True else ()
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """All options, with the axis where the function takes it by name."""
+        return {**self.options, **({"axis": -1} if SUBJECTS[self.function].along == "named" else {})}
+
+    def truth(self, arrays: Arrays, lines: np.ndarray[Any, Any], dtype: str) -> Truth:
+        """What is right for some of the lines."""
+        own = len(arrays) - self.shared
+        chosen = (*(array[lines] for array in arrays[:own]), *arrays[own:])
+        (found, *_) = SUBJECTS[self.function].truth(Problem(chosen, -1, self.options, dtype))
+        return found
+
+
+def _alone(lines: FloatArray) -> Arrays:
+    return (lines,)
+
+
+def _beside_the_next(lines: FloatArray) -> Arrays:
+    return lines, np.roll(lines, -1, axis=0)
+
+
+def _upper_and_lower(lines: FloatArray) -> Arrays:
+    beside = np.roll(lines, -1, axis=0)
+    return np.maximum(lines, beside), np.minimum(lines, beside)
+
+
+def _labelled(lines: FloatArray) -> Arrays:
+    return lines, np.argmax(lines, axis=-1)
+
+
+def _probabilities(lines: FloatArray) -> Arrays:
+    return (anysoft.sigmoid(lines),)
+
+
+_EACH: tuple[tuple[Any, ...], ...] = (
+    ("logmeanexp", "of each row", _alone),
+    ("logcumsumexp", "of each row", _alone),
+    ("logaddexp", "of each logit and the same place of the next row", _beside_the_next),
+    ("logsubexp", "of the same, the larger first", _upper_and_lower),
+    ("log1mexp", "of −|x|", lambda lines: (-np.abs(lines),)),
+    ("log1pexp", "of each logit", _alone),
+    ("logexpm1", "of |x|", lambda lines: (np.abs(lines),)),
+    ("sigmoid", "of each logit", _alone),
+    ("log_sigmoid", "of each logit", _alone),
+    ("logit", "of each logit's sigmoid", _probabilities),
+    ("condition_number", "of each row's softmax", _alone, {"of": "softmax"}),
+    ("error_bound", "of each row's log_softmax", _alone, {"of": "log_softmax"}),
+)
+# of logits and noise, and noise is not made of the logits
+NOT_ASKED = frozenset({"categorical", "gumbel_softmax", "gumbel_top_k"})
+QUESTIONS = {each[0]: Question(*each) for each in _EACH}
