@@ -511,17 +511,33 @@ def _gumbel_softmax(
     rows = _rows(backend, "gumbel_softmax", x, axis, where, temperature, noise, dtype)
     x, axis = rows.x, rows.axis
     absent = x == -xp.inf
-    shift = xp.where(xp.isfinite(rows.maximum), rows.maximum, xp.zeros_like(rows.maximum))
-    d = xp.where(absent, xp.zeros_like(x), x) - shift
+    finite = xp.where(absent, xp.zeros_like(x), x)
+    z = _added(xp, absent, finite - _finite(xp, rows.maximum), rows.noise)
+    # Once more, from the winner: x − x_w and g − g_w round less than their sum and a second shift after it.
+    winner = z == xp.max(z, axis=axis, keepdims=True) if z.shape[axis] else z > 0
+    d, g = (each - _of_winner(backend, winner, each, axis) for each in (finite, rows.noise))
     # what is finite must stay so, for T = ∞
     d = xp.where(d == -xp.inf, xp.full_like(d, -float(xp.finfo(d.dtype).max)), d)
-    z = _added(xp, absent, d, rows.noise)
+    z = _added(xp, absent, d, g)
     result = _softmax(backend, z, axis, rows.where, rows.temperature, None)
     if hard and z.shape[axis]:
         result = _straight_through(backend, z, result, axis)
         result = result if rows.where is None else xp.where(rows.where, result, xp.zeros_like(result))
     result = xp.astype(result, rows.dtype, copy=False)
     return result[..., 0] if rows.alone else result
+
+
+def _finite(xp: Any, shift: Array) -> Array:
+    return xp.where(xp.isfinite(shift), shift, xp.zeros_like(shift))
+
+
+def _of_winner(backend: Backend, winner: Array, a: Array, axis: int) -> Array:
+    """The entry of `a` where the largest of each row is, as a constant of differentiation; 0 where there is none."""
+    xp = backend.namespace(a)
+    if not a.shape[axis]:
+        return a
+    there = xp.where(winner, a, xp.full_like(a, -xp.inf))
+    return _finite(xp, backend.stop_gradient(xp.max(there, axis=axis, keepdims=True)))
 
 
 def _straight_through(backend: Backend, z: Array, soft: Array, axis: int) -> Array:
