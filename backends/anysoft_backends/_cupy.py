@@ -61,11 +61,10 @@ def _devices() -> tuple[str, ...]:
 
 
 def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
+    if not (rng is None or isinstance(rng, int | cupy.random.Generator)):
+        raise TypeError(f"rng must be a cupy.random.Generator or an integer seed here, not {rng!r}")
     with cupy.cuda.Device() if device is None else device:
-        if rng is None or isinstance(rng, int):
-            rng = cupy.random.default_rng(rng)
-        if not isinstance(rng, cupy.random.Generator):
-            raise TypeError(f"rng must be a cupy.random.Generator or an integer seed here, not {rng!r}")
+        rng = cupy.random.default_rng(rng)  # a generator stays what it is
         # of 33 bits, 32: CuPy takes a range up to 2³² for a signed number of 32 bits, which does not hold it
         return rng.integers(0, 2**33, size=shape) & 0xFFFFFFFF
 
