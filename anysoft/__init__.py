@@ -1,5 +1,14 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft.attention import attention
+from anysoft.boltzmann import (
+    boltzmann,
+    free_energy,
+    gibbs_entropy,
+    heat_capacity,
+    log_partition,
+    mean_energy,
+)
 from anysoft.conditioning import condition_number, error_bound
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
@@ -16,22 +25,28 @@ from anysoft.logspace import (
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.sampling import categorical, gumbel, gumbel_softmax, gumbel_top_k
-from anysoft.softmax import log_softmax, softmax
+from anysoft.softmax import log_softmax, softmax, softmin
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
     "FastPath",
+    "attention",
+    "boltzmann",
     "categorical",
     "condition_number",
     "error_bound",
     "explain",
+    "free_energy",
+    "gibbs_entropy",
     "gumbel",
     "gumbel_softmax",
     "gumbel_top_k",
+    "heat_capacity",
     "log1mexp",
     "log1pexp",
+    "log_partition",
     "log_sigmoid",
     "log_softmax",
     "logaddexp",
@@ -41,10 +56,12 @@ __all__ = [
     "logmeanexp",
     "logsubexp",
     "logsumexp",
+    "mean_energy",
     "options",
     "register_backend",
     "register_fast_path",
     "sigmoid",
     "softmax",
+    "softmin",
     "softplus",
 ]

@@ -42,6 +42,10 @@ def _always(*_: Any, **__: Any) -> bool:
     return True
 
 
+def _never() -> bool:
+    return False
+
+
 def _same(x: Array) -> Array:
     return x
 
@@ -105,6 +109,9 @@ class Backend:
     sums_in_halves : callable
         Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
         each call: not while a compiler holds the lengths as symbols, which splitting would pin.
+    unrolls : callable
+        Whether a Python loop becomes as many copies of its body, which a compiler then has to work through. Asked at
+        each call.
     random_bits : callable, optional
         ``random_bits(rng, shape, device)``: an array of integers, uniform over 0 … 2³² − 1, drawn by the framework's
         own generator, from an integer seed, or for None from whatever the framework draws from; a `TypeError` for
@@ -123,6 +130,7 @@ class Backend:
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
     sums_in_halves: Callable[[], bool] = _always
+    unrolls: Callable[[], bool] = _never
     random_bits: Callable[[Any, tuple[int, ...], Any], Array] | None = None
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()

@@ -1,4 +1,4 @@
-"""softmax and log_softmax, at any temperature."""
+"""softmax, softmin and log_softmax, at any temperature."""
 
 from __future__ import annotations
 
@@ -129,6 +129,53 @@ def log_softmax(
     return _call_log_softmax(where is None and temperature is None, x, axis, where, temperature, dtype)
 
 
+def softmin(
+    x: Array,
+    /,
+    axis: Any = -1,
+    *,
+    where: Array | None = None,
+    temperature: Any = 1.0,
+    dtype: Any = None,
+) -> Any:
+    r"""Probabilities from costs, exp(−x/T) / Σ exp(−x/T): the softmax of −x.
+
+    Parameters
+    ----------
+    x, axis, where, temperature, dtype
+        As for `softmax`. Integers become floats before they are negated: the least of a signed type has no negative of
+        that type, and unsigned ones have none at all.
+
+    Returns
+    -------
+    array
+        The shape of `x` and `where` broadcast together.
+
+    Notes
+    -----
+    Special values: a row of nothing but +inf, or with −inf or NaN in it, is NaN; otherwise as for `softmax`, in the
+    accuracy too.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError
+        As for `softmax`.
+
+    References
+    ----------
+    ``torch.nn.functional.softmin``.
+
+    Examples
+    --------
+    >>> import numpy as np, anysoft
+    >>> print(anysoft.softmin(np.array([-128, 127], dtype=np.int8)))
+    [1.00000000e+000 1.79848622e-111]
+    """
+    plain = temperature.__class__ is float and temperature == 1.0
+    temperature = None if plain else checked_temperature(temperature)
+    return _call_softmin(where is None and temperature is None, x, axis, where, temperature, dtype)
+
+
 class _Rows(NamedTuple):
     """A call's rows, ready to be normalised."""
 
@@ -170,6 +217,12 @@ def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tem
     return _normalised("log_softmax", backend, x, axis, where, temperature, dtype, normalise, excluded=-float("inf"))
 
 
+def _softmin(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
+    xp = backend.namespace(x)
+    negative = -xp.astype(x, arguments.float_dtype(xp, {"x": x}), copy=False)
+    return softmax(negative, axis, where=where, temperature=1.0 if temperature is None else temperature, dtype=dtype)
+
+
 def _normalised(
     name: str,
     backend: Backend,
@@ -209,4 +262,5 @@ def _check(given: dict[str, Any]) -> None:
 
 
 _call_softmax = Operation("softmax", _softmax, _DEFAULTS, _OPERANDS, _check).call
+_call_softmin = Operation("softmin", _softmin, _DEFAULTS, _OPERANDS, _check).call
 _call_log_softmax = Operation("log_softmax", _log_softmax, _DEFAULTS, _OPERANDS, _check).call

@@ -105,6 +105,30 @@ def _for_comparison(operation: str, name: str, raw: Any) -> FastPath:
     return FastPath(operation, name, None, refuse, raw)
 
 
+def _raw_attention(
+    q: Array, k: Array, v: Array, where: Any, scale: Any, block_size: Any, return_logsumexp: bool
+) -> Array:
+    if block_size is not None or return_logsumexp or v.shape != k.shape:
+        raise LookupError(
+            "jax.nn.dot_product_attention has no block_size, no natural logsumexp and no width of the values; "
+            "use path='auto' or 'generic'"
+        )
+
+    own: Any = jax.nn.dot_product_attention
+
+    def native(q: Array, k: Array, v: Array, where: Any, scale: Any) -> Array:
+        # its layout is (batch, length, heads, width), and that of its mask (batch, heads, queries, keys)
+        batch = jnp.broadcast_shapes(q.shape[:-2], k.shape[:-2])
+        whole = (jnp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
+        moved = (x.reshape(-1, x.shape[-2], 1, x.shape[-1]) for x in whole)
+        if where is not None:
+            where = jnp.broadcast_to(where, (*batch, q.shape[-2], k.shape[-2]))
+            where = where.reshape(-1, 1, *where.shape[-2:])
+        return own(*moved, mask=where, scale=scale).reshape(*batch, *q.shape[-2:])
+
+    return _compiled(("raw attention",), lambda: native)(q, k, v, where, scale)
+
+
 def _devices() -> tuple[str, ...]:
     # JAX's own name of a CPU is TFRT_CPU_0
     return tuple(f"cpu:{one.id}" if one.platform == "cpu" else str(one) for one in jax.devices())
@@ -147,6 +171,7 @@ BACKEND = Backend(
     devices=_devices,
     device_of=_device_of,
     stop_gradient=jax.lax.stop_gradient,
+    unrolls=lambda: True,
     random_bits=_random_bits,
     run=_run,
     fast_paths=(
@@ -182,5 +207,15 @@ BACKEND = Backend(
         _for_comparison("logit", "jax.scipy.special.logit", _raw_elementwise(jax.scipy.special.logit)),
         _for_comparison("logmeanexp", "jax.nn.logmeanexp", _raw_logmeanexp),
         _for_comparison("logcumsumexp", "jax.lax.cumlogsumexp", _raw_logcumsumexp),
+        FastPath(
+            "attention",
+            "jax.nn.dot_product_attention",
+            None,
+            _refuse(
+                "jax.nn.dot_product_attention",
+                "holds all scores, gives a query that sees nothing the mean of all values, and looks at masked NaN",
+            ),
+            _raw_attention,
+        ),
     ),
 )

@@ -94,8 +94,8 @@ def judge_case(
     case : Case
     row : Row
     call : callable
-        Takes the arrays and the axis by position, and the case's options by keyword. A `LookupError` of its own says
-        that it does not offer what the case needs.
+        Takes the arrays and the axis by position, and the case's options by keyword (the axis too where the function
+        takes it by name). A `LookupError` of its own says that it does not offer what the case needs.
     path : str
         What the verdict is to say about how the call was made.
     what : {"value", "gradient", "hessian"}
@@ -123,9 +123,9 @@ class _NotOfferedError(Exception):
 
 def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
     problem, arrays, options = _given(subject, case, row)
-    arguments = (*arrays, case.axis) if subject.along is True else arrays
-    if subject.along == "named":
-        options["axis"] = case.axis
+    positional, named = _axis(subject, case)
+    arguments = (*arrays, *positional)
+    options |= named
     if case.raises is not None:
         _refused(case, call, arguments, options)
         return {}
@@ -161,7 +161,7 @@ def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..
     _, arrays, options = _given(subject, case, row)
     differentiate = getattr(row.framework, {"gradient": "jacobian", "hessian": "hessian"}[what])
     truth, finite = _derivative(subject.name, case, row.dtype, row.framework.default_float, what)
-    of_arrays = _of_arrays(call, case.axis if subject.along else _NO_AXIS, options)
+    of_arrays = _of_arrays(call, *_axis(subject, case), options)
     result = row.host(_called(differentiate, (of_arrays, *arrays), {}))
     if result.shape != truth.high.shape:
         raise _BrokenError("shape", f"a derivative of shape {result.shape} where {truth.high.shape} is right")
@@ -203,27 +203,32 @@ def _sums_to_one(result: FloatArray, axis: Axis, dtype: str, *, logarithms: bool
         raise _BrokenError("sum", f"probabilities that add up to {worst}", computed=repr(worst), truth="1.0")
 
 
+def _axis(subject: Subject, case: Case) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The axis as the function takes it: by position, by name, or not at all."""
+    if subject.along == "named":
+        return (), {"axis": case.axis}
+    return ((case.axis,) if subject.along else ()), {}
+
+
 class _OfArrays:
     """A function of the arrays alone; without options one for each call and axis, which a framework compiles once."""
 
-    def __init__(self, call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> None:
-        self.call, self.options = call, options
-        self.axis = () if axis is _NO_AXIS else (axis,)
+    def __init__(self, call: Callable[..., Any], after: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        self.call, self.after, self.options = call, after, options
 
     def __call__(self, *arrays: Array) -> Array:
-        return self.call(*arrays, *self.axis, **self.options)
-
-
-_NO_AXIS = object()
+        return self.call(*arrays, *self.after, **self.options)
 
 
 @functools.lru_cache(maxsize=64)
-def _shared(call: Callable[..., Any], axis: Any) -> _OfArrays:
-    return _OfArrays(call, axis, {})
+def _shared(call: Callable[..., Any], after: tuple[Any, ...], named: tuple[tuple[str, Any], ...]) -> _OfArrays:
+    return _OfArrays(call, after, dict(named))
 
 
-def _of_arrays(call: Callable[..., Any], axis: Any, options: Mapping[str, Any]) -> _OfArrays:
-    return _OfArrays(call, axis, options) if options else _shared(call, axis)
+def _of_arrays(
+    call: Callable[..., Any], after: tuple[Any, ...], named: dict[str, Any], options: Mapping[str, Any]
+) -> _OfArrays:
+    return _OfArrays(call, after, {**named, **options}) if options else _shared(call, after, tuple(named.items()))
 
 
 def _given(subject: Subject, case: Case, row: Row) -> tuple[Problem, tuple[Array, ...], dict[str, Any]]:

@@ -71,6 +71,7 @@ def _probabilities(lines: FloatArray) -> Arrays:
 
 
 _EACH: tuple[tuple[Any, ...], ...] = (
+    ("softmin", "of each row", _alone),
     ("logmeanexp", "of each row", _alone),
     ("logcumsumexp", "of each row", _alone),
     ("logaddexp", "of each logit and the same place of the next row", _beside_the_next),

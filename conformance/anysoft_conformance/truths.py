@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -258,6 +258,15 @@ def softmax(problem: Problem) -> tuple[Truth, ...]:
     return (_normalised(problem, "softmax"),)
 
 
+def softmin(problem: Problem) -> tuple[Truth, ...]:
+    """exp(−x/T) / Σ exp(−x/T); 0 for what `where` excludes."""
+    return softmax(_negative(problem))
+
+
+def _negative(problem: Problem) -> Problem:
+    return replace(problem, arrays=(-np.asarray(problem.x, dtype=np.float64),))
+
+
 def log_softmax(problem: Problem) -> tuple[Truth, ...]:
     """x/T − log Σ exp(x/T); −inf for what `where` excludes."""
     return (_normalised(problem, "log_softmax"),)
@@ -314,6 +323,12 @@ def gradient_of_logsumexp(problem: Problem) -> Truth:
 def jacobian_of_softmax(problem: Problem) -> Truth:
     """p_i·(δ_ij − p_j), which is the Hessian of logsumexp too."""
     return _jacobian(problem, of_logarithm=False)
+
+
+def jacobian_of_softmin(problem: Problem) -> Truth:
+    """p_i·(p_j − δ_ij)."""
+    found = jacobian_of_softmax(_negative(problem))
+    return replace(found, high=-found.high, low=-found.low)
 
 
 def jacobian_of_log_softmax(problem: Problem) -> Truth:
