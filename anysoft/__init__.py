@@ -25,6 +25,7 @@ from anysoft.logspace import (
 )
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
+from anysoft.sampling import categorical, gumbel, gumbel_softmax, gumbel_top_k
 from anysoft.softmax import log_softmax, softmax, softmin
 from anysoft.sparse import entmax, sparsemax
 
@@ -35,6 +36,7 @@ __all__ = [
     "FastPath",
     "attention",
     "boltzmann",
+    "categorical",
     "condition_number",
     "decoding",
     "entmax",
@@ -42,6 +44,9 @@ __all__ = [
     "explain",
     "free_energy",
     "gibbs_entropy",
+    "gumbel",
+    "gumbel_softmax",
+    "gumbel_top_k",
     "heat_capacity",
     "log1mexp",
     "log1pexp",

@@ -62,6 +62,11 @@ def default_float(xp: Any, x: Array) -> Any:
     return xp.__array_namespace_info__().default_dtypes(device=getattr(x, "device", None))["real floating"]
 
 
+def default_integer(xp: Any, x: Array) -> Any:
+    """The default integer dtype where `x` is."""
+    return xp.__array_namespace_info__().default_dtypes(device=getattr(x, "device", None))["integral"]
+
+
 def float_dtype(xp: Any, operands: dict[str, Any]) -> Any:
     """The floating dtype of `x` and its options: integers and booleans count as the default float."""
     dtypes = {name: a.dtype for name, a in operands.items() if name == "x" or not _is_number(a)}

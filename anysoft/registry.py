@@ -114,6 +114,10 @@ class Backend:
         each call.
     cumulative_sum : callable, optional
         ``cumulative_sum(x, axis=axis)``, where the one of the namespace does not do (PyTorch: under torch.compile).
+    random_bits : callable, optional
+        ``random_bits(rng, shape, device)``: an array of integers, uniform over 0 … 2³² − 1, drawn by the framework's
+        own generator, from an integer seed, or for None from whatever the framework draws from; a `TypeError` for
+        any other `rng`. Left out, NumPy's generator draws, and the bits are moved to the device.
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -130,6 +134,7 @@ class Backend:
     sums_in_halves: Callable[[], bool] = _always
     unrolls: Callable[[], bool] = _never
     cumulative_sum: Callable[..., Array] | None = None
+    random_bits: Callable[[Any, tuple[int, ...], Any], Array] | None = None
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 
@@ -278,6 +283,19 @@ def backend_of(x: Array) -> Backend | None:
     key = _resolve(kind)
     _BY_TYPE[kind] = None if key is None else _FOUND[key]
     return _BY_TYPE[kind]
+
+
+def backend_of_generator(rng: Any) -> Backend | None:
+    """The backend whose own a random generator is; None for a seed, and for what is no generator."""
+    if hasattr(rng, "dtype"):  # JAX's keys are arrays, and nothing else may enter that table: torch.compile looks there
+        return backend_of(rng)
+    name = type(rng).__module__.partition(".")[0]
+    return _adapter(name) if name in _BUILT_IN else None
+
+
+def numpy_backend() -> Backend:
+    """What Python's numbers and sequences belong to."""
+    return backend_of(np.empty(0)) or _adapter("numpy")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -477,6 +495,10 @@ class Operation:
     def __repr__(self) -> str:
         return f"<anysoft operation {self.name}>"
 
+    def bring_together(self, *arguments: Any) -> tuple[Backend, tuple[Any, ...]]:
+        """The backend of a call, and its arguments with all operands as that backend's arrays."""
+        return _bring_together(self, arguments)
+
     def call(self, alone: bool, *arguments: Any) -> Any:
         """The call of the public function; `alone` says that no option is an array or a sequence."""
         backend = _BY_TYPE.get(type(arguments[0]))
@@ -525,7 +547,7 @@ def _bring_together(operation: Operation, arguments: tuple[Any, ...]) -> tuple[B
         raise TypeError(f"arrays of two frameworks in one call of {operation.name}: {kinds}")
     device = None
     if not owners:
-        backend = backend_of(np.empty(0)) or _adapter("numpy")
+        backend = numpy_backend()
     else:
         first, backend = next(iter(owners.items()))
         device = backend.device_of(operands[first])

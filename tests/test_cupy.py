@@ -46,3 +46,9 @@ def test_devices() -> None:
     here = next(one for one in registry.installed() if one.name == "cupy")
     assert here.version == cupy.__version__
     assert bool(here.devices) == (here.reason is None)
+
+
+def test_the_generators_of_others_are_refused() -> None:
+    adapter: Any = importlib.import_module("anysoft_backends._cupy")
+    with pytest.raises(TypeError, match=r"cupy.random.Generator"):
+        adapter.BACKEND.random_bits(np.random.default_rng(1), (3,), None)

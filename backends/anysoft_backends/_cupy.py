@@ -60,11 +60,21 @@ def _devices() -> tuple[str, ...]:
         return ()
 
 
+def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
+    if not (rng is None or isinstance(rng, int | cupy.random.Generator)):
+        raise TypeError(f"rng must be a cupy.random.Generator or an integer seed here, not {rng!r}")
+    with cupy.cuda.Device() if device is None else device:
+        rng = cupy.random.default_rng(rng)  # a generator stays what it is
+        # of 33 bits, 32: CuPy takes a range up to 2³² for a signed number of 32 bits, which does not hold it
+        return rng.integers(0, 2**33, size=shape) & 0xFFFFFFFF
+
+
 BACKEND = Backend(
     name="cupy",
     arrays=("cupy:ndarray",),
     namespace=lambda x: xp,
     devices=_devices,
+    random_bits=_random_bits,
     fast_paths=(
         FastPath("logsumexp", "cupyx.scipy.special.logsumexp", None, _refuse_logsumexp, _raw_logsumexp),
         FastPath("softmax", "cupyx.scipy.special.softmax", None, _refuse_softmax, _raw_normalisation("softmax")),

@@ -141,6 +141,29 @@ def _device_of(x: Array) -> Any:
     return next(iter(x.devices()))
 
 
+def _largest(x: Array, k: int, axis: int) -> tuple[Array, Array]:
+    keys, index = jax.lax.top_k(jnp.moveaxis(x, axis, -1), k)
+    return jnp.moveaxis(keys, -1, axis), jnp.moveaxis(index, -1, axis)
+
+
+def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
+    if rng is None:
+        raise TypeError("JAX has no random state of its own: rng must be a key, such as jax.random.key(0), or a seed")
+    bits = _compiled(("bits", shape), lambda: lambda key: jax.random.bits(key, shape, "uint32"))(_key(rng))
+    return bits if device is None else jax.device_put(bits, device)
+
+
+def _key(rng: Any) -> Array:
+    if isinstance(rng, int):
+        return jax.random.key(rng)
+    if isinstance(rng, jax.Array):
+        if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or (rng.dtype == jnp.uint32 and rng.ndim == 1):
+            return rng
+        if rng.ndim == 0 and jnp.issubdtype(rng.dtype, jnp.integer):  # a seed that is traced
+            return jax.random.key(rng)
+    raise TypeError(f"rng must be a key of JAX, such as jax.random.key(0), or an integer seed here, not {rng!r}")
+
+
 BACKEND = Backend(
     name="jax",
     arrays=("jax:Array", "jax.core:Tracer"),
@@ -149,8 +172,10 @@ BACKEND = Backend(
     device_of=_device_of,
     stop_gradient=jax.lax.stop_gradient,
     unrolls=lambda: True,
+    random_bits=_random_bits,
     run=_run,
     fast_paths=(
+        FastPath("largest", "jax.lax.top_k", _largest),
         FastPath(
             "logsumexp",
             "jax.nn.logsumexp",

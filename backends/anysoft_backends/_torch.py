@@ -287,6 +287,40 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
 
+def _guard_gumbel(bits: Array, dtype: Any) -> bool | str:
+    if dtype not in kernels.WIDE:
+        return f"the kernel is for float32 and float64, not {dtype}"
+    if bits.__class__ is not torch.Tensor or _is_compiling() or _transforms() is not None or not _may_look():
+        return "the kernel writes in place, which no tracer or transform is to see"
+    return True
+
+
+def _gumbel(bits: Array, dtype: Any) -> Array:
+    """The generic formula in place."""
+    if dtype is torch.float64:
+        v = bits[1].to(dtype).add_(0.5).mul_(2.0**-32).add_(bits[0])
+    else:
+        v = bits.to(dtype).add_(0.5)
+    v = v.mul_(2.0**-32).clamp_(max=1.0 - 0.5 * torch.finfo(dtype).eps)
+    return v.neg_().log1p_().neg_().log_().neg_()
+
+
+def _random_bits(rng: Any, shape: tuple[int, ...], device: Any) -> Array:
+    if isinstance(rng, int):
+        rng = torch.Generator(device or "cpu").manual_seed(rng)
+    if rng is None:
+        return torch.randint(0, 2**32, shape, device=device)
+    if not isinstance(rng, torch.Generator):
+        raise TypeError(f"rng must be a torch.Generator or an integer seed here, not {rng!r}")
+    if device is not None and not _same_device(rng.device, device):
+        raise TypeError(f"rng is on {rng.device} and the array on {device}: a generator draws on its own device")
+    return torch.randint(0, 2**32, shape, generator=rng, device=rng.device if device is None else device)
+
+
+def _same_device(one: torch.device, other: torch.device) -> bool:
+    return one.type == other.type and (one.index is None or other.index is None or one.index == other.index)
+
+
 BACKEND = Backend(
     name="torch",
     arrays=("torch:Tensor",),
@@ -296,6 +330,7 @@ BACKEND = Backend(
     sums_in_halves=lambda: not _is_compiling(),
     unrolls=_is_compiling,
     cumulative_sum=lambda x, axis: torch.cumsum(x, axis),  # array_api_compat's makes Dynamo warn of an lru_cache
+    random_bits=_random_bits,
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath(
@@ -319,6 +354,8 @@ BACKEND = Backend(
             lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis),
             _guard_derivative,
         ),
+        FastPath("gumbel", "torch kernel", _gumbel, _guard_gumbel),
+        FastPath("largest", "torch.topk", lambda x, k, axis: torch.topk(x, k, axis)),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
         *_ELEMENTWISE,
         FastPath("attention", "torch.scaled_dot_product_attention", _attention, _guard_attention, _raw_attention),

@@ -97,17 +97,17 @@ COMPLEX = ("complex64", "complex128")
 
 
 def host(values: Values, dtype: str) -> Any:
-    """Values as an exact NumPy array, rounded to a dtype; numbers and None as they are.
+    """Values as an exact NumPy array, rounded to a dtype; integers and None as they are.
 
-    A number is rounded to float32: all carriers hold it then, and there is one truth.
+    A float is rounded to float32: all carriers hold it then, and there is one truth.
     """
     if isinstance(values, Typed):
         if values.dtype not in FORMATS:
             return np.asarray(values.values, dtype=values.dtype)
         dtype, values = values.dtype, values.values
-    if values is None or isinstance(values, bool | str):
+    if values is None or isinstance(values, int | str):
         return values
-    if isinstance(values, int | float):
+    if isinstance(values, float):
         return float(np.float32(values))
     if callable(values):
         return values(dtype)

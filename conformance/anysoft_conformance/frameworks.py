@@ -54,9 +54,9 @@ class Framework:
     """A framework on one of its devices.
 
     `asarray(values, dtype)` makes an array of the named dtype on the device, `asnumpy(array)` a NumPy array as it is.
-    `default_float` is what an integer becomes, `lacking` the dtypes that the device has not, `subnormal` whether it
-    computes with numbers below the smallest normal one. `jacobian(function, x, *more)` and `hessian(function, x,
-    *more)` are with respect to `x`, by reverse mode; None where there is no differentiation.
+    `default_float` is what an integer becomes, `default_integer` what an index is, `lacking` the dtypes that the device
+    has not, `subnormal` whether it computes with numbers below the smallest normal one. `jacobian(function, x, *more)`
+    and `hessian(function, x, *more)` are with respect to `x`, by reverse mode; None where there is no differentiation.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Framework:
     asnumpy: Callable[[Array], HostArray]
     device_of: Callable[[Array], str]
     default_float: str = "float64"
+    default_integer: str = "int64"
     lacking: frozenset[str] = frozenset()
     subnormal: bool = True
     wait: Callable[[Array], object] = _nothing
@@ -219,7 +220,8 @@ def _standard(name: str, device: str) -> Framework:
         asarray,
         asnumpy,
         device_of=lambda array: device if place is None else _device_name(getattr(array, "device", device)),
-        default_float=_default_float(xp, there),
+        default_float=_default(xp, there, "real floating", 0.5),
+        default_integer=_default(xp, there, "integral", 1),
         lacking=lacking,
         wait=asnumpy,  # whatever is lazy is computed where it is looked at
     )
@@ -238,12 +240,12 @@ def _namespace(name: str) -> Any:
     return backend.namespace(make(np.zeros(1, dtype=np.float32)))
 
 
-def _default_float(xp: Any, there: dict[str, Any]) -> str:
-    """What an integer becomes; where the namespace does not say, what half of one is."""
+def _default(xp: Any, there: dict[str, Any], kind: str, example: float) -> str:
+    """The default dtype of a kind; where the namespace does not say, that of an example."""
     try:
-        default = xp.__array_namespace_info__().default_dtypes(**there)["real floating"]
+        default = xp.__array_namespace_info__().default_dtypes(**there)[kind]
     except (AttributeError, NotImplementedError, TypeError):
-        default = xp.asarray(0.5, **there).dtype
+        default = xp.asarray(example, **there).dtype
     return str(default).rpartition(".")[2]
 
 

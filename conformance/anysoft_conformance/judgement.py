@@ -137,18 +137,20 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
     truths = _truths(subject.name, case, row.dtype, row.framework.default_float)
     results = result if isinstance(result, tuple) else (result,)
     worst: dict[str, Any] = {}
+    dtypes = [_result_dtype(row, problem, kind) for kind in subject.results or ("",) * len(truths)]
     if np.iscomplexobj(problem.x) and len(results) == 1:
-        _keep_place(row, results[0], truths[0], problem)
+        _keep_place(row, results[0], truths[0], problem, problem.dtype)
+        dtypes *= 2
         host = row.host(results[0])
         results_on_host: Sequence[FloatArray] = (host.real, host.imag)
     else:
         if len(results) != len(truths):
             raise _BrokenError("shape", f"{len(results)} results where {len(truths)} are right")
-        for one, truth in zip(results, truths, strict=True):
-            _keep_place(row, one, truth, problem)
+        for one, truth, dtype in zip(results, truths, dtypes, strict=True):
+            _keep_place(row, one, truth, problem, dtype)
         results_on_host = [row.host(one) for one in results]
-    for one, truth in zip(results_on_host, truths, strict=True):
-        measured = _measured(_at(one, problem), truth, problem.dtype)
+    for one, truth, dtype in zip(results_on_host, truths, dtypes, strict=True):
+        measured = _measured(_at(one, problem), truth, dtype)
         worst = max(worst, measured, key=lambda found: found.get("error", -1.0) / found.get("allowed", 1.0))
     if subject.sums in ("value", "exp of value"):
         _sums_to_one(results_on_host[0], problem.axis, problem.dtype, logarithms=subject.sums != "value")
@@ -301,9 +303,14 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-def _keep_place(row: Row, result: Array, truth: Truth, problem: Problem) -> None:
+def _result_dtype(row: Row, problem: Problem, kind: str) -> str:
+    if kind == "integer":
+        return row.framework.default_integer
+    return "float32" if kind == "carrier" and problem.dtype in HALVES else problem.dtype
+
+
+def _keep_place(row: Row, result: Array, truth: Truth, problem: Problem, dtype: str) -> None:
     shape = truth.high.shape if problem.at is None or truth.high.ndim != problem.x.ndim else problem.x.shape
-    dtype = problem.dtype
     if np.iscomplexobj(problem.x) and problem.options.get("return_sign"):
         dtype = ""
     if wrong := row.misplaced(result, shape, dtype):
@@ -322,6 +329,11 @@ def _measured(computed: FloatArray, truth: Truth, dtype: str) -> dict[str, Any]:
     """The error where it is largest beside what is allowed there; a special value that is wrong is no error in ulp."""
     dtype = {"complex64": "float32", "complex128": "float64"}.get(dtype, dtype)
     if not computed.size:
+        return {}
+    if dtype not in oracle.FORMATS:  # an integer, right or wrong
+        if not np.array_equal(computed, truth.value):
+            shown = {"computed": str(computed.tolist()), "truth": str(truth.value.tolist())}
+            raise _BrokenError("special value", f"{shown['computed']} where {shown['truth']} is right", **shown)
         return {}
     error, allowed = oracle.ulp_error(computed, truth, dtype), oracle.budget(truth, dtype)
     stray = np.isnan(error)

@@ -103,4 +103,6 @@ _EACH: tuple[tuple[Any, ...], ...] = (
     ("condition_number", "of each row's softmax", _alone, {"of": "softmax"}),
     ("error_bound", "of each row's log_softmax", _alone, {"of": "log_softmax"}),
 )
+# of logits and noise, and noise is not made of the logits
+NOT_ASKED = frozenset({"categorical", "gumbel_softmax", "gumbel_top_k"})
 QUESTIONS = {each[0]: Question(*each) for each in _EACH}

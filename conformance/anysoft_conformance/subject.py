@@ -17,6 +17,7 @@ class Subject:
 
     `gradient` is the truth of the derivative of its result with respect to one row, its first array, and `hessian` that
     of the second; `derived` are the options with which they are asked for.
+    `results` says of each result what its dtype is, if not the case's: the default integer, or at least float32.
     `along` says whether it takes an axis, after its arrays or, if ``named``, by keyword, and `sums` what of it adds up
     to 1 along that axis.
     """
@@ -27,5 +28,6 @@ class Subject:
     gradient: Callable[[Problem], Truth] | None = None
     hessian: Callable[[Problem], Truth] | None = None
     derived: tuple[str, ...] = ("where",)
+    results: tuple[Literal["integer", "carrier"], ...] = ()
     along: bool | Literal["named"] = True
     sums: Literal["", "value", "exp of value", "gradient"] = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import attention, boltzmann, conditioning, decoding, logspace, sparse
+from anysoft_conformance.families import attention, boltzmann, conditioning, decoding, logspace, sampling, sparse
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
@@ -15,6 +15,8 @@ MACHINERY = frozenset({"Backend", "FastPath", "explain", "options", "register_ba
 ALIASES = frozenset({"softplus"})
 # what it exports as a module, whose functions are subjects by their dotted names
 MODULES = frozenset({"decoding"})
+# and what only draws, which is judged by statistics, in test_sampling.py
+DRAWN = frozenset({"gumbel"})
 
 
 # of softmax's cases, those in which a sign could go wrong
@@ -48,5 +50,6 @@ SUBJECTS = {
         *attention.SUBJECTS,
         *decoding.SUBJECTS,
         *sparse.SUBJECTS,
+        *sampling.SUBJECTS,
     )
 }
