@@ -1,5 +1,6 @@
 """The numerically stable softmax family for every array framework, written once against the array API standard."""
 
+from anysoft.entropy import entropy, js_divergence, kl_divergence
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
     log1mexp,
@@ -21,7 +22,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "entropy",
     "explain",
+    "js_divergence",
+    "kl_divergence",
     "log1mexp",
     "log1pexp",
     "log_sigmoid",
