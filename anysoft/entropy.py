@@ -55,8 +55,8 @@ def entropy(
     Returns
     -------
     array
-        The shape of `x` and `where` broadcast together, less the reduced axes; between 0 and the logarithm of the number
-        of entries.
+        The shape of `x` and `where` broadcast together, less the reduced axes; between 0 and the logarithm of the
+        number of entries.
 
     Notes
     -----
@@ -259,9 +259,7 @@ def _maximum(backend: Backend, x: Array, axes: tuple[int, ...]) -> tuple[Array, 
     return xp.where(maximum == -xp.inf, xp.zeros_like(maximum), maximum), ~(xp.abs(maximum) < xp.inf)
 
 
-def _result(
-    backend: Backend, rows: arguments.Prepared, value: Array, undefined: Array, keepdims: bool
-) -> Array:
+def _result(backend: Backend, rows: arguments.Prepared, value: Array, undefined: Array, keepdims: bool) -> Array:
     """NaN where there is no distribution, 0 where the mask leaves nothing."""
     xp = backend.namespace(value)
     value = xp.where(undefined, xp.full_like(value, xp.nan), value)
@@ -350,12 +348,12 @@ _NEAR = 2.0  # the largest |log p − log q| at which p log p/q − p + q cancel
 def _exp_excess(xp: Any, z: Array) -> Array:
     """φ(z) = exp(z) − 1 − z for |z| ≤ 2, by φ(2z) = (exp(z) − 1)² + 2 φ(z): no subtraction, and no expm1 of XLA."""
     h = 0.125 * z
-    eps, terms = float(xp.finfo(z.dtype).eps), 2
-    while 2.0 * 0.25**terms / math.factorial(terms + 2) > eps / 8.0:
+    smallest, terms = float(xp.finfo(z.dtype).eps) / 8.0, 2
+    while 2.0 * 0.25**terms / math.factorial(terms + 2) > smallest:
         terms += 1
-    series = xp.ones_like(z)
-    for k in range(terms + 1, 2, -1):
-        series = 1.0 + series * h / float(k)
+    series = xp.full_like(z, 2.0 / math.factorial(terms + 1))
+    for k in range(terms, 1, -1):
+        series = series * h + 2.0 / math.factorial(k)
     excess = 0.5 * h * h * series
     for _ in range(3):
         change = h + excess
@@ -398,9 +396,7 @@ def _ratio(backend: Backend, x: Array, y: Array, axes: tuple[int, ...], top_x: A
     change = total(backend, xp.where(near, b * (ahead + _exp_excess(xp, ahead)), a - b), axes) / q.s
     log_change = xp.where(xp.abs(change) < 0.25, xp.log1p(change), xp.log(p.s / q.s))
     log_ratio = beside - 0.25 * log_change
-    return _Ratio(
-        p, q, log_ratio, beside, *_near(xp, log_ratio), xp.any(no_q & ~no_p, axis=axes, keepdims=True)
-    )
+    return _Ratio(p, q, log_ratio, beside, *_near(xp, log_ratio), xp.any(no_q & ~no_p, axis=axes, keepdims=True))
 
 
 def _near(xp: Any, log_ratio: Array) -> tuple[Array, Array]:
@@ -408,9 +404,7 @@ def _near(xp: Any, log_ratio: Array) -> tuple[Array, Array]:
     return _exp_excess(xp, xp.where(near, -4.0 * log_ratio, xp.zeros_like(log_ratio))), near
 
 
-def _quarter(
-    backend: Backend, p: _Distribution, q: Array, log_ratio: Array, excess: Array, near: Array
-) -> Array:
+def _quarter(backend: Backend, p: _Distribution, q: Array, log_ratio: Array, excess: Array, near: Array) -> Array:
     """¼ Σ (p log p/q − p + q), each term of which is p φ(−log p/q) and not below 0."""
     xp = backend.namespace(q)
     own = p.mean(backend, xp.where(near, 0.25 * excess, log_ratio - 0.25))
@@ -426,7 +420,15 @@ def _about_mean(backend: Backend, p: _Distribution, t: Array) -> Array:
 
 
 def _of_two(
-    name: str, backend: Backend, x: Array, y: Array | None, axis: Any, where: Any, dtype: Any, keepdims: bool, formula: Any
+    name: str,
+    backend: Backend,
+    x: Array,
+    y: Array | None,
+    axis: Any,
+    where: Any,
+    dtype: Any,
+    keepdims: bool,
+    formula: Any,
 ) -> Array:
     xp = backend.namespace(x)
     if y is None:

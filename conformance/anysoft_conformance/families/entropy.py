@@ -35,8 +35,9 @@ def _of_rows(of_line: Callable[..., Truth]) -> Callable[[Problem], tuple[Truth, 
 
 
 def _rows(problem: Problem) -> Rows:
-    beside = {"y": np.asarray(y, dtype=np.float64) for y in problem.arrays[1:]}
-    with_y = Problem(problem.arrays[:1], problem.axis, {**problem.options, **beside}, problem.dtype)
+    x, *others = problem.arrays
+    beside = {"y": np.asarray(others[0], dtype=np.float64)} if others else {}
+    with_y = Problem((x,), problem.axis, {**problem.options, **beside}, problem.dtype)
     return Rows(with_y, "y", "where", "temperature")
 
 
@@ -155,8 +156,17 @@ def _p(x: Sequence[Number | None]) -> Numbers:
     return [each / total for each in e]
 
 
-def _log_p(p: Numbers) -> Numbers:
-    return [oracle.library.log(each) if each else number(0.0) for each in p]
+def _log_p(x: Sequence[Number | None]) -> list[Number | None]:
+    """log p to the last digit, also where p is below every exponent."""
+    top = max(v for v in x if v is not None)
+    rest = sum((oracle.library.exp(v - top) for v in x if v is not None and v != top), number(0.0))
+    log_total = oracle.library.log1p(rest + (sum(v is not None and v == top for v in x) - 1))
+    return [None if v is None else v - top - log_total for v in x]
+
+
+def _log_ratio(x: Any, y: Any) -> Numbers:
+    pairs = zip(_log_p(x), _log_p(y), strict=True)
+    return [u - v if u is not None and v is not None else number(0.0) for u, v in pairs]
 
 
 def _centred(p: Numbers, t: Numbers) -> Numbers:
@@ -176,27 +186,22 @@ def _second(p: Numbers, k: Numbers) -> Numbers:
 
 def _entropy_by_x(x: Any) -> Numbers:
     p = _p(x)
-    return [-each for each in _products(p, _centred(p, _log_p(p)))]
+    return [-each for each in _products(p, _centred(p, _log_ratio(x, [number(0.0)] * len(x))))]
 
 
 def _entropy_by_xx(x: Any) -> Numbers:
     p = _p(x)
-    return [-each for each in _second(p, _centred(p, _log_p(p)))]
-
-
-def _log_ratio(p: Numbers, q: Numbers) -> Numbers:
-    pairs = zip(p, q, _log_p(p), _log_p(q), strict=True)
-    return [u - v if a and b else number(0.0) for a, b, u, v in pairs]
+    return [-each for each in _second(p, _centred(p, _log_ratio(x, [number(0.0)] * len(x))))]
 
 
 def _kl_by_x(x: Any, y: Any) -> Numbers:
-    p, q = _p(x), _p(y)
-    return _products(p, _centred(p, _log_ratio(p, q)))
+    p = _p(x)
+    return _products(p, _centred(p, _log_ratio(x, y)))
 
 
 def _kl_by_xx(x: Any, y: Any) -> Numbers:
-    p, q = _p(x), _p(y)
-    return _second(p, _centred(p, _log_ratio(p, q)))
+    p = _p(x)
+    return _second(p, _centred(p, _log_ratio(x, y)))
 
 
 def _kl_by_y(x: Any, y: Any) -> Numbers:
@@ -287,25 +292,39 @@ def _named(cases: Sequence[Case], *names: str) -> tuple[Case, ...]:
 
 _ROW = (0.5, -1.25, 2.0, 0.125)
 _ENTROPY = (
-    *(case for case in LOGITS if case.name != "runner_up"),
+    *(
+        replace(case, derivatives=len(case.x) in (2, 4, 8), dtypes=() if len(case.x) in (2, 4) else FLOATS)
+        for case in LOGITS
+        if case.name != "runner_up"
+    ),
     Case("rare", (0.0, -88.0), "p is subnormal in float32, and p log p is not"),
     Case("rare_double", (0.0, -709.0), "the same in float64", dtypes=("float64",)),
     Case("nearly_uniform", (1e-9, 0.0, -1e-9, 3e-9), "the derivative is a difference of logits, not of 1 and 1"),
-    Case("absent_beside", (0.0, 1.0, -INF), "0 log 0 is 0, its derivative too (huggingface/trl#7221, F14)"),
+    Case("absent_beside", (0.0, 1.0, -INF, 2.0), "0 log 0 is 0, its derivative too (huggingface/trl#7221, F14)"),
     Case("shifted", tuple(v + 1024.0 for v in _ROW), "normalisation is nothing"),
     Case("half", (0.0, 1e-3), "two entries of a half: dominated, by the last place"),
-    *_named(MASKS, "masked", "masked_huge", "masked_out", "masked_dead", "masked_nan_kept", "masked_dominated",
-            "mask_broadcast_up", "mask_broadcast_down", "mask_false", "mask_true"),
-    *_named(TEMPERATURES, "temperature_per_row", "temperature_keeps_dtype", "temperature_tiny", "temperature_huge"),
     *(
-        replace(case, dtypes=("float32", "bfloat16"))
+        replace(case, dtypes=("float32",))
+        for case in _named(MASKS, "masked", "masked_huge", "masked_out", "masked_dead", "masked_nan_kept",
+                           "masked_dominated", "mask_broadcast_up", "mask_broadcast_down", "mask_false", "mask_true")
+    ),
+    *_named(TEMPERATURES, "temperature_keeps_dtype"),
+    *(
+        replace(case, dtypes=FLOATS)
+        for case in _named(TEMPERATURES, "temperature_per_row", "temperature_tiny", "temperature_huge")
+    ),
+    *(
+        replace(case, dtypes=("float32",))
         for case in TEMPERATURES
         for name in ("moderate", "zeros", "dominated", "opposite", "some_absent", "dead")
         for heat in ("0", "0.3", "50", "inf")
         if case.name == f"{name}_at_{heat}"
     ),
-    *_named(AXES, "axis_none", "axis_first", "axis_pair", "axis_nothing", "kept", "kept_all", "point", "point_nothing",
-            "point_kept", "empty", "empty_all", "empty_batch"),
+    *(
+        replace(case, dtypes=("float32",))
+        for case in _named(AXES, "axis_none", "axis_first", "axis_pair", "axis_nothing", "kept", "point",
+                           "point_nothing", "empty", "empty_all", "empty_batch")
+    ),
 )  # fmt: skip
 
 
@@ -315,6 +334,10 @@ def _drawn(place: int, draw: Callable[[np.random.Generator], tuple[FloatArray, F
 
 def _pair(name: str, x: Any, y: Any, why: str, **more: Any) -> Case:
     return Case(name, x, why, others=(y,), **more)
+
+
+def _shape(name: str, x: Any, y: Any, why: str, **more: Any) -> Case:
+    return _pair(name, x, y, why, dtypes=("float32",), derivatives=False, **more)
 
 
 def _close(size: float) -> Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]:
@@ -346,12 +369,14 @@ _PAIRS = (
     _pair("same", _ROW, _ROW, "0, with derivatives 0"),
     _pair("close", (0.0, 1e-9), (0.0, 0.0), "1.25e-19: the sum of p log p/q has no digit left"),
     _pair("last_place", (1.0, 0.5, 2.0, 0.25), (1.0009765625, 0.5, 2.0, 0.25), "differ in the last place of float16"),
-    _pair("close_to_zero", (1e-12, -1e-12, 3e-12, 0.0), (0.0, 2e-12, 1e-12, -1e-12), "q − p is no difference of quarters"),
+    _pair("close_to_zero", (1e-12, -1e-12, 3e-12, 0.0), (0.0, 2e-12, 1e-12, -1e-12),
+          "q − p is no difference of quarters"),
     _pair("shifted", _ROW, tuple(v + 1024.0 for v in _ROW), "normalisation is nothing: 0"),
     _pair("shifted_and_close", (1000.0, 1000.5, 999.0, 1000.0), (-3.0, -2.5, -3.9990234375, -3.0), "and near 0 still"),
     _pair("dominated", (0.0, -40.0), (0.0, -45.0), "all of it is in the rare one"),
     _pair("dominated_alike", (7.0, -20.0, -21.0, -INF), (7.0, -21.0, -20.0, -INF), "the largest hardly differs"),
-    _pair("two_leaders", (0.0, 0.0, -60.0, -50.0), (0.0, 0.0, -20.0, -60.0), "a derivative of 1e-25 beside a KL of 1e-9"),
+    _pair("two_leaders", (0.0, 0.0, -60.0, -50.0), (0.0, 0.0, -20.0, -60.0),
+          "a derivative of 1e-25 beside a KL of 1e-9"),
     _pair("against", (0.0, -30.0), (-30.0, 0.0), "each sure of the other one"),
     _pair("against_in_part", (3.0, 0.0, -1.0, -2.0), (-2.0, -1.0, 0.0, 3.0), "the same, less sure"),
     _pair("switch", (2.0, 0.0, 0.0, 1.999), (0.0, 0.0, 2.001, 0.0), "where the series takes over"),
@@ -359,7 +384,8 @@ _PAIRS = (
     _pair("rare_double", (0.0, -709.0), (0.0, -900.0), "the same in float64", dtypes=("float64",)),
     _pair("far", (1e30, 1e30, 0.0, -1e30), (0.0, 1e30, 1e30, 0.0), "one half times 1e30", dtypes=FLOATS),
     _pair("opposite", ("max", "-max"), ("-max", "max"), "past the range", derivatives=False),
-    _pair("opposite_in_range", (0.0, 0.0), ("max", "-max"), "twice the range, times a half", dtypes=FLOATS),
+    _pair("opposite_in_range", (1.0, 0.0), ("max",
+          "-max"), "a log-ratio of twice the range, and rare enough", dtypes=FLOATS),
     _pair("mismatch", (0.0, 0.5), (0.0, -INF), "+inf, with derivatives 0 (pytorch#89558)"),
     _pair("mismatch_rare", (0.0, -1000.0), (0.0, -INF), "+inf, however rare"),
     _pair("absent", (0.5, 1.0, -INF, 2.0), (0.25, -1.0, -INF, 1.0), "0 log 0/0 is 0 (F13)"),
@@ -373,17 +399,19 @@ _PAIRS = (
     _pair("not_a_number", (NAN, 1.0), (0.0, -INF), "not even beside a mismatch"),
     _pair("not_a_number_second", (0.0, 1.0), (NAN, -INF), "nor in the other"),
     _pair("masked", (0.0, NAN, 1.0, INF), (0.5, 2.0, 0.25, -INF), "what is excluded is never looked at",
-          options={"where": (True, False, True, False)}),
-    _pair("masked_out", (NAN, 1.0), (0.0, INF), "nothing left: 0", options={"where": (False, False)}),
-    _pair("masked_dead", (-INF, 1.0), (0.0, 0.0), "−inf left", options={"where": (True, False)}, derivatives=False),
-    _pair("broadcast", ((0.5, 1.0), (2.0, -1.0)), (0.25, 0.5), "one y for each x", derivatives=False),
-    _pair("broadcast_up", (0.25, 0.5), ((0.5, 1.0), (2.0, -1.0)), "and more of y than of x", derivatives=False),
-    _pair("kept", ((0.5, 1.0), (2.0, -1.0)), (0.25, 0.5), "reduced axes of length one", axis=(0, 1),
-          options={"keepdims": True}, derivatives=False),
-    _pair("axis_first", ((0.5, 1.0), (2.0, -1.0)), ((0.5,), (2.5,)), "not the contiguous one", axis=0, derivatives=False),
-    _pair("axis_none", ((0.5, 1.0), (2.0, -1.0)), 0.5, "all of them, beside a number", axis=None, derivatives=False),
-    _pair("axis_nothing", (0.5, 1.0), (2.0, -INF), "one entry is one distribution", axis=(), derivatives=False),
-    _pair("empty", ((), ()), ((), ()), "empty rows: 0", derivatives=False),
+          dtypes=FLOATS, options={"where": (True, False, True, False)}),
+    _pair("masked_out", (NAN, 1.0, 0.0, -INF), (0.0, INF, 0.0, 0.0), "nothing left: 0", dtypes=("float32",),
+          options={"where": (False,) * 4}),
+    _pair("masked_dead", (-INF, 1.0, 0.0, 0.0), (0.0,) * 4, "−inf left", dtypes=("float32",),
+          options={"where": (True, False, False, False)}, derivatives=False),
+    _shape("broadcast", ((0.5, 1.0), (2.0, -1.0)), (0.25, 0.5), "one y for each x"),
+    _shape("broadcast_up", (0.25, 0.5), ((0.5, 1.0), (2.0, -1.0)), "and more of y than of x"),
+    _shape("kept", ((0.5, 1.0), (2.0, -1.0)), (0.25, 0.5), "reduced axes of length one", axis=(0, 1),
+           options={"keepdims": True}),
+    _shape("axis_first", ((0.5, 1.0), (2.0, -1.0)), ((0.5,), (2.5,)), "not the contiguous one", axis=0),
+    _shape("axis_none", ((0.5, 1.0), (2.0, -1.0)), 0.5, "all of them, beside a number", axis=None),
+    _shape("axis_nothing", (0.5, 1.0), (2.0, -INF), "one entry is one distribution", axis=()),
+    _shape("empty", ((), ()), ((), ()), "empty rows: 0"),
     _pair("integers", Typed("int8", (127, 126)), Typed("int8", (-128, 127)), "the default float, before any shift",
           dtypes=("float32",), derivatives=False),
     _pair("wider", (0.5, -0.25), Typed("float64", (0.5, -0.125)), "the wider of two dtypes", dtypes=("float32",),
@@ -391,7 +419,7 @@ _PAIRS = (
     _pair("narrowed", (0.0, 1e-9), (0.0, 0.0), "a result rounded once", options={"dtype": "float32"},
           dtypes=("float64",), derivatives=False),
     *(
-        _pair(f"random_{name}", _drawn(0, draw), _drawn(1, draw), why, derivatives=False)
+        _pair(f"random_{name}", _drawn(0, draw), _drawn(1, draw), why, dtypes=FLOATS, derivatives=False)
         for name, draw, why in (
             ("wide", _wide, "200 rows of every scale from 1e-4 to 30"),
             ("close", _close(1e-3), "200 rows beside their neighbours"),
@@ -429,7 +457,7 @@ SUBJECTS = (
     Subject(
         "js_divergence",
         js_divergence,
-        _for("js_divergence", *_PAIRS),
+        _for("js_divergence", *(replace(case, full=case.name == "long") for case in _PAIRS)),
         derivative(_js_by_x, 1),
         derivative(_js_by_xx, 2),
     ),
