@@ -68,6 +68,31 @@ def test_mixed_second_derivatives(row: Row) -> None:
 
 
 @pytest.mark.parametrize("row", F64)
+def test_second_derivatives_of_js(row: Row) -> None:
+    """They are sums of terms of both signs, of p and q that are rounded: that costs up to twice the contract."""
+    jacrev, jacfwd = transforms(row)
+    jit = importlib.import_module("jax").jit if row.backend == "jax" else lambda function: function
+    second = jit(jacfwd(jacrev(anysoft.js_divergence)))
+    for x, y in PAIRS:
+        truth = family.derivative(family._js_by_xx, 2)(Problem((np.array(x), np.array(y)), -1))
+        error = oracle.ulp_error(row.host(second(row.array(x), row.array(y))), truth, "float64")
+        assert (error <= 2 * oracle.budget(truth, "float64")).all(), (x, y)
+
+
+@pytest.mark.parametrize("row", rows("numpy", "torch", dtypes=("float32",)))
+def test_long_rows(row: Row) -> None:
+    x, y = (values(row.dtype) for values in family.LONG)
+    for function, truth, arrays in (
+        (anysoft.entropy, family.entropy, (x,)),
+        (anysoft.kl_divergence, family.kl_divergence, (x, y)),
+        (anysoft.js_divergence, family.js_divergence, (x, y)),
+    ):
+        computed = row.host(function(*map(row.array, arrays)))
+        (exact,) = truth(Problem(arrays, -1))
+        assert oracle.ulp_error(computed, exact, row.dtype) <= oracle.budget(exact, row.dtype), function.__name__
+
+
+@pytest.mark.parametrize("row", F64)
 def test_derivatives_where_the_value_is_infinite_or_nothing_is_left(row: Row) -> None:
     jacrev, _ = transforms(row)
     x, y, nothing = row.array([0.0, 1.0]), row.array([0.0, -INF]), row.array([False, False], "bool")
