@@ -369,7 +369,7 @@ class _Ratio(NamedTuple):
     p: _Distribution
     q: _Distribution
     log_ratio: Array  # ¼ (log p − log q)
-    beside: Array  # the same less a constant of the row, and exact where x and y are close
+    beside: Array  # the same less a constant of the row, rounded once
     excess: Array  # φ(log q − log p) where that is near 0
     near: Array
     mismatch: Array  # rows in which q is 0 and p is not
@@ -379,14 +379,24 @@ class _Ratio(NamedTuple):
         return xp.where(self.near, self.p.times(self.excess - 4.0 * self.log_ratio), self.q.p - self.p.p)
 
 
+def _two_difference(a: Array, b: Array) -> tuple[Array, Array]:
+    """a − b, and its rounding error (Knuth)."""
+    difference = a - b
+    of_b = difference - a
+    return difference, (a - (difference - of_b)) - (b + of_b)
+
+
 def _ratio(backend: Backend, x: Array, y: Array, axes: tuple[int, ...], top_x: Array, top_y: Array) -> _Ratio:
     xp = backend.namespace(x)
     p, q = _distribution(backend, x - top_x, axes), _distribution(backend, y - top_y, axes)
     zero = xp.zeros_like(x)
     no_p, no_q = x == -xp.inf, y == -xp.inf
     either = no_p | no_q
-    # x − y is exact where they are close, and (x − max) − (y − max) is not
-    beside = 0.25 * xp.where(either, zero, x) - 0.25 * xp.where(either, zero, y) - (0.25 * top_x - 0.25 * top_y)
+    # Neither (x − y) − (max x − max y) nor (x − max x) − (y − max y) will do alone: the first loses where one
+    # logit stands far above the others, the second where x and y are close.
+    here, its_error = _two_difference(0.25 * xp.where(either, zero, x), 0.25 * xp.where(either, zero, y))
+    top, top_error = _two_difference(0.25 * top_x, 0.25 * top_y)
+    beside = (here - top) + (its_error - top_error)
     distant = 4.0 * log_max(xp, x.dtype)
     beside = xp.where(either, xp.where(no_p, zero - distant, zero) + xp.where(no_q, zero + distant, zero), beside)
 

@@ -387,6 +387,8 @@ _PAIRS = (
     _pair("shifted_and_close", (1000.0, 1000.5, 999.0, 1000.0), (-3.0, -2.5, -3.9990234375, -3.0), "and near 0 still"),
     _pair("dominated", (0.0, -40.0), (0.0, -45.0), "all of it is in the rare one"),
     _pair("dominated_alike", (7.0, -20.0, -21.0, -INF), (7.0, -21.0, -20.0, -INF), "the largest hardly differs"),
+    _pair("dominated_beside", (24.399, 2.969, 1.5, -0.5), (0.236, -0.539, -0.227, 1.765),
+          "x − y and its maximum are large, and their difference is not"),
     _pair("two_leaders", (0.0, 0.0, -60.0, -50.0), (0.0, 0.0, -20.0, -60.0),
           "a derivative of 1e-25 beside a KL of 1e-9"),
     _pair("against", (0.0, -30.0), (-30.0, 0.0), "each sure of the other one"),
