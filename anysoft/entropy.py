@@ -451,7 +451,9 @@ def _of_two(
     (top_x, no_x), (top_y, no_y) = _maximum(backend, x, axes), _maximum(backend, y, axes)
     fixed_x, fixed_y = backend.stop_gradient(x), backend.stop_gradient(y)
     ratio = _ratio(backend, fixed_x, fixed_y, axes, top_x, top_y)
-    moved = None if fixed_x is x else (_moved(backend, ratio.p, x - top_x), _moved(backend, ratio.q, y - top_y))
+    moved = None
+    if fixed_x is not x or fixed_y is not y:  # or there is nothing that differentiates
+        moved = _moved(backend, ratio.p, x - top_x), _moved(backend, ratio.q, y - top_y)
     return _result(backend, rows, formula(backend, ratio, moved), no_x | no_y, keepdims)
 
 
