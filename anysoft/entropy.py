@@ -219,7 +219,6 @@ class _Distribution(NamedTuple):
     f: Array
     s: Array  # Σ exp(d), never 0
     log_s: Array
-    absent: Array  # p is 0
     tied: Array  # for the maximum
     dominated: Array  # rows of which one entry holds more than half
     axes: tuple[int, ...]
@@ -243,13 +242,13 @@ def _distribution(backend: Backend, d: Array, axes: tuple[int, ...]) -> _Distrib
     far = d < -0.9 * log_max(xp, d.dtype)
     w = xp.exp(xp.where(far, 0.5 * d, d))
     f = xp.where(far, w, one)
-    tied, absent = d == 0, d == -xp.inf
+    tied = d == 0
     count = total(backend, xp.where(tied, one, zero), axes)
     count = xp.where(count == 0, xp.ones_like(count), count)  # of a dead row
     r = total(backend, xp.where(tied, zero, w * f), axes)
     log_s = xp.log1p(r + (count - 1.0))
     return _Distribution(
-        xp.where(absent, zero, d), w, f, count + r, log_s, absent, tied, (count == 1.0) & (r < 1.0), axes
+        xp.where(d == -xp.inf, zero, d), w, f, count + r, log_s, tied, (count == 1.0) & (r < 1.0), axes
     )
 
 

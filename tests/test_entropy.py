@@ -212,7 +212,7 @@ def test_bounds_and_symmetry(row: Row) -> None:
     assert (forth >= 0).all()
     assert (forth <= float(np.asarray(math.log(2), dtype=row.dtype))).all()
     # neither is more than 4 ulp and what its logits carry from the truth
-    np.testing.assert_allclose(forth, back, rtol=40 * np.finfo(row.dtype).eps)
+    np.testing.assert_allclose(forth, back, rtol=float(40 * np.finfo(row.dtype).eps))
     assert (row.host(anysoft.kl_divergence(x, y)) >= 0).all()
     entropies = row.host(anysoft.entropy(x))
     assert (entropies >= 0).all()
