@@ -11,6 +11,7 @@ from anysoft.boltzmann import (
     mean_energy,
 )
 from anysoft.conditioning import condition_number, error_bound
+from anysoft.entropy import entropy, js_divergence, kl_divergence
 from anysoft.logcumsumexp import logcumsumexp
 from anysoft.logspace import (
     log1mexp,
@@ -40,6 +41,7 @@ __all__ = [
     "condition_number",
     "decoding",
     "entmax",
+    "entropy",
     "error_bound",
     "explain",
     "free_energy",
@@ -48,6 +50,8 @@ __all__ = [
     "gumbel_softmax",
     "gumbel_top_k",
     "heat_capacity",
+    "js_divergence",
+    "kl_divergence",
     "log1mexp",
     "log1pexp",
     "log_partition",

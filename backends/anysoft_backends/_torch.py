@@ -40,6 +40,19 @@ def _may_look() -> bool:
     return not _modes() and _tracing() is None
 
 
+def _stop_gradient(x: Array) -> Array:
+    """A constant, which is `x` itself where nothing differentiates: what only carries derivatives is then left out."""
+    if (
+        _is_compiling()
+        or (x.requires_grad and torch.is_grad_enabled())
+        or _transforms() is not None
+        or forward_ad._current_level >= 0
+        or not _may_look()
+    ):
+        return x.detach()
+    return x
+
+
 def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:
     if where is not None or option is not None or return_sign:
         return "this path has no where, b, temperature or return_sign"
@@ -326,7 +339,7 @@ BACKEND = Backend(
     arrays=("torch:Tensor",),
     namespace=lambda x: xp,
     devices=_devices,
-    stop_gradient=lambda x: x.detach(),
+    stop_gradient=_stop_gradient,
     sums_in_halves=lambda: not _is_compiling(),
     unrolls=_is_compiling,
     cumulative_sum=lambda x, axis: torch.cumsum(x, axis),  # array_api_compat's makes Dynamo warn of an lru_cache

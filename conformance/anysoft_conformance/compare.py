@@ -340,27 +340,38 @@ def _core(
 def _asked(question: Question, rounded: FloatArray, axis: int, dtype: str) -> Task:
     """Any other function, on the rows as a matrix."""
     lines = np.moveaxis(rounded, axis, -1).reshape(-1, rounded.shape[axis])[: question.most]
-    arrays = tuple(
-        oracle.round_to(array, dtype) if array.dtype.kind == "f" else array for array in question.arguments(lines)
-    )
+    arrays = tuple(_rounded(array, dtype) for array in question.arguments(lines))
+    options = {name: _rounded(value, dtype) for name, value in question.given(lines).items()}
     chosen = _spread(len(lines), ASKED_LOGITS // lines.shape[-1])
-    truth = question.truth(arrays, chosen, dtype)
-    return Task(question.function, arrays, question.along, question.given, truth, lambda result: result[chosen])
+    truth = question.truth(arrays, options, chosen, dtype)
+    return Task(question.function, arrays, question.along, options, truth, lambda result: result[chosen])
+
+
+def _rounded(value: Any, dtype: str) -> Any:
+    return oracle.round_to(value, dtype) if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+
+
+def _on(one: Framework, value: Any, dtype: str) -> Any:
+    """A host array as the framework's; what is none as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return one.asarray(value, dtype if value.dtype.kind == "f" else str(value.dtype))
 
 
 def _row(one: Framework, dtype: str, task: Task) -> Row:
-    def on(value: Any) -> Any:
-        return one.asarray(value, dtype if value.dtype.kind == "f" else str(value.dtype))
-
-    arrays = tuple(map(on, task.arrays))
-    options = {name: on(value) if isinstance(value, np.ndarray) else value for name, value in task.options.items()}
+    arrays = tuple(_on(one, array, dtype) for array in task.arrays)
+    options = {name: _on(one, value, dtype) for name, value in task.options.items()}
     ours = functools.partial(operator.attrgetter(task.function)(anysoft), *arrays, *task.axis, **options)
     own, own_result, name = _native(one, task, arrays, options)
     own_seconds, our_seconds, ratio = _timed(own, ours, one.wait)
-    theirs = _judge(name, own_seconds, one.host(own_result), task, dtype) if own else None
+    theirs = _judge(name, own_seconds, one.host(_first(own_result)), task, dtype) if own else None
     path = anysoft.explain(task.function, *arrays, *task.axis, **options).path
-    answer = _judge(path, our_seconds, one.host(ours()), task, dtype)
+    answer = _judge(path, our_seconds, one.host(_first(ours())), task, dtype)
     return Row(one.name, one.device, task.function, dtype, theirs, None if own else name, answer, ratio, task.truth)
+
+
+def _first(result: Any) -> Any:
+    return result[0] if isinstance(result, tuple) else result
 
 
 def _native(
@@ -399,7 +410,7 @@ def _timed(
 
     def seconds(call: Callable[[], Any]) -> float:
         start = time.perf_counter()
-        wait(call())
+        wait(_first(call()))
         return time.perf_counter() - start
 
     calls = [ours] if native is None else [native, ours]
@@ -450,9 +461,10 @@ def paths(one: Framework) -> list[dict[str, Any]]:
             for dtype in one.dtypes:
                 question = QUESTIONS.get(function)
                 host = question.arguments(logits) if question else (logits,)
-                arrays = [one.asarray(array, dtype if array.dtype.kind == "f" else str(array.dtype)) for array in host]
-                axis = question.along if question else (-1,)
-                found = anysoft.explain(function, *arrays, *axis, **(question.given if question else {}))
+                options = question.given(logits) if question else {"axis": -1}
+                arrays = [_on(one, array, dtype) for array in host]
+                given = {name: _on(one, value, dtype) for name, value in options.items()}
+                found = anysoft.explain(function, *arrays, *(question.along if question else ()), **given)
                 # a reason that differs only in the dtype that it names is one reason
                 alike = (function, found.path, str(found.reasons).replace(dtype, ""))
                 choice = {"function": function, "path": found.path, "dtypes": [], "reasons": dict(found.reasons)}

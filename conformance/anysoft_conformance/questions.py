@@ -27,7 +27,7 @@ class Question:
     function: str
     asked: str
     arguments: Callable[[FloatArray], Arrays]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Callable[[FloatArray], Mapping[str, Any]] | Mapping[str, Any] = field(default_factory=dict)
     most: int = 1_000_000
     shared: int = 0
 
@@ -36,16 +36,17 @@ class Question:
         """The axis, where the function takes one after its arrays."""
         return (-1,) if SUBJECTS[self.function].along is True else ()
 
-    @property
-    def given(self) -> dict[str, Any]:
+    def given(self, lines: FloatArray) -> dict[str, Any]:
         """All options, with the axis where the function takes it by name."""
-        return {**self.options, **({"axis": -1} if SUBJECTS[self.function].along == "named" else {})}
+        options = self.options(lines) if callable(self.options) else self.options
+        return {**options, **({"axis": -1} if SUBJECTS[self.function].along == "named" else {})}
 
-    def truth(self, arrays: Arrays, lines: np.ndarray[Any, Any], dtype: str) -> Truth:
-        """What is right for some of the lines."""
+    def truth(self, arrays: Arrays, options: Mapping[str, Any], lines: np.ndarray[Any, Any], dtype: str) -> Truth:
+        """What is right for some of the lines; of several results, the first."""
         own = len(arrays) - self.shared
         chosen = (*(array[lines] for array in arrays[:own]), *arrays[own:])
-        (found, *_) = SUBJECTS[self.function].truth(Problem(chosen, -1, self.options, dtype))
+        given = {name: value[lines] if isinstance(value, np.ndarray) else value for name, value in options.items()}
+        (found, *_) = SUBJECTS[self.function].truth(Problem(chosen, -1, given, dtype))
         return found
 
 
@@ -78,6 +79,10 @@ def _thrice(lines: FloatArray) -> Arrays:
     return lines, lines, lines
 
 
+def _noise(lines: FloatArray) -> dict[str, Any]:
+    return {"noise": anysoft.gumbel(lines.shape, rng=0)}
+
+
 _BOLTZMANN = ("boltzmann", "log_partition", "free_energy", "mean_energy", "gibbs_entropy", "heat_capacity")
 _EACH: tuple[tuple[Any, ...], ...] = (
     ("softmin", "of each row", _alone),
@@ -99,10 +104,14 @@ _EACH: tuple[tuple[Any, ...], ...] = (
     ("decoding.top_p", "of each row, 0.9 of the probability", _alone, {"p": 0.9}),
     ("decoding.min_p", "of each row, what has 0.05 of the best one's probability", _alone, {"p": 0.05}),
     ("decoding.typical", "of each row, 0.9 of the probability", _alone, {"p": 0.9}),
+    ("entropy", "of each row", _alone),
+    ("kl_divergence", "of each row and the next", _beside_the_next),
+    ("js_divergence", "of each row and the next", _beside_the_next),
+    ("categorical", "of each row, with given noise", _alone, _noise),
+    ("gumbel_softmax", "of each row, with given noise", _alone, _noise),
+    ("gumbel_top_k", "of each row, the best 3 with given noise", _alone, lambda lines: {"k": 3, **_noise(lines)}),
     ("attention", "of the rows as queries, keys and values, the first 100 of them", _thrice, {}, 100, 2),
     ("condition_number", "of each row's softmax", _alone, {"of": "softmax"}),
     ("error_bound", "of each row's log_softmax", _alone, {"of": "log_softmax"}),
 )
-# of logits and noise, and noise is not made of the logits
-NOT_ASKED = frozenset({"categorical", "gumbel_softmax", "gumbel_top_k"})
 QUESTIONS = {each[0]: Question(*each) for each in _EACH}

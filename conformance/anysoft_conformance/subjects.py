@@ -7,7 +7,16 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import attention, boltzmann, conditioning, decoding, logspace, sampling, sparse
+from anysoft_conformance.families import (
+    attention,
+    boltzmann,
+    conditioning,
+    decoding,
+    entropy,
+    logspace,
+    sampling,
+    sparse,
+)
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
@@ -51,5 +60,6 @@ SUBJECTS = {
         *decoding.SUBJECTS,
         *sparse.SUBJECTS,
         *sampling.SUBJECTS,
+        *entropy.SUBJECTS,
     )
 }
