@@ -13,6 +13,7 @@ from anysoft.logspace import (
     softplus,
 )
 from anysoft.logsumexp import logmeanexp, logsumexp
+from anysoft.losses import binary_cross_entropy, categorical_log_prob, cross_entropy
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.softmax import log_softmax, softmax
 
@@ -21,6 +22,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "binary_cross_entropy",
+    "categorical_log_prob",
+    "cross_entropy",
     "explain",
     "log1mexp",
     "log1pexp",

@@ -105,6 +105,9 @@ class Backend:
     sums_in_halves : callable
         Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
         each call: not while a compiler holds the lengths as symbols, which splitting would pin.
+    may_look : callable
+        Whether the values of an array can be looked at, to refuse what is wrong among them: not under a trace, and not
+        where that would make a device wait, or compute what is lazy.
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -119,6 +122,7 @@ class Backend:
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
     sums_in_halves: Callable[[], bool] = _always
+    may_look: Callable[[Array], bool] = _always
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 
@@ -254,7 +258,8 @@ def _adapterless(kind: type) -> Backend:
     owner = next((cls for cls in kind.__mro__ if "__array_namespace__" in vars(cls)), kind)
     backend = _BY_TYPE.get(owner)
     if backend is None:
-        backend = Backend(owner.__module__.partition(".")[0], (), array_namespace, run=quietly)
+        name = owner.__module__.partition(".")[0]
+        backend = Backend(name, (), array_namespace, may_look=lambda x: name != "dask", run=quietly)
         _BY_TYPE[owner] = backend
     return backend
 

@@ -96,6 +96,7 @@ BACKEND = Backend(
     devices=_devices,
     device_of=_device_of,
     stop_gradient=jax.lax.stop_gradient,
+    may_look=lambda x: False,  # every call is traced
     run=_run,
     fast_paths=(
         FastPath(

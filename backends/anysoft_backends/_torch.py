@@ -39,6 +39,12 @@ def _may_look() -> bool:
     return not _modes() and _tracing() is None
 
 
+def _may_look_at(x: Array) -> bool:
+    return (
+        not _is_compiling() and x.__class__ is torch.Tensor and x.is_cpu and _may_look() and _transforms() is None
+    )
+
+
 def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:
     if where is not None or option is not None or return_sign:
         return "this path has no where, b, temperature or return_sign"
@@ -173,6 +179,7 @@ BACKEND = Backend(
     devices=_devices,
     stop_gradient=lambda x: x.detach(),
     sums_in_halves=lambda: not _is_compiling(),
+    may_look=_may_look_at,
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath(
