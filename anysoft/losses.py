@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ import numpy as np
 from anysoft import _arguments as arguments
 from anysoft._arguments import checked_temperature
 from anysoft._shift import shift_for, total
+from anysoft.logsumexp import LOGSUMEXP
 from anysoft.registry import Backend, Operation
-from anysoft.softmax import LogSums, Rows, log_probabilities, log_sums, rows_of
+from anysoft.softmax import LOG_SOFTMAX, log_probabilities, log_sums, rows_of
 
 Array = Any
 
@@ -351,6 +353,32 @@ def _picked(xp: Any, x: Array, index: Array, axis: int) -> Array:
     return xp.sum(xp.where(places == index, x, xp.zeros_like(x)), axis=axis, keepdims=True)
 
 
+class _Distribution(NamedTuple):
+    """The log-probabilities of rows, where a fast path has them; or else what they are made of."""
+
+    logarithms: Any  # or None, and then there are the other two
+    rows: Any = None  # Rows
+    sums: Any = None  # LogSums
+
+    def log_p(self, xp: Any, picked: Callable[[Array], Array]) -> Array:
+        """Those of some entries; without the others, where they are not there yet."""
+        if self.logarithms is not None:
+            return picked(self.logarithms)
+        value = log_probabilities(xp, self.rows, self.sums, picked(self.rows.x))
+        return xp.where(self.rows.parts.dead, xp.full_like(value, xp.nan), value)
+
+
+def _distribution(
+    backend: Backend, x: Array, axis: int, temperature: Array | None = None, where: Array | None = None
+) -> _Distribution:
+    """Of rows that are −inf where masked."""
+    logarithms = LOG_SOFTMAX.fast(backend, x, axis, where, temperature, None)
+    if logarithms is not NotImplemented:
+        return _Distribution(logarithms)
+    rows = rows_of(backend, x, (axis,), temperature)
+    return _Distribution(None, rows, log_sums(backend.namespace(x), rows, (axis,)))
+
+
 def _categorical_log_prob(
     backend: Backend, x: Array, labels: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any
 ) -> Array:
@@ -362,8 +390,7 @@ def _categorical_log_prob(
     n = x.shape[place]
     _some_classes(name, n)
     index, valid, _ = _labels(backend, xp, labels, x, n, None)
-    rows = rows_of(backend, x, prepared.axes, prepared.temperature)
-    sums = log_sums(xp, rows, prepared.axes)
+    distribution = _distribution(backend, x, place, prepared.temperature, prepared.where)
 
     batch = (*x.shape[:place], *x.shape[place + 1 :])
     shape = arguments.broadcast_shape(logits=batch, labels=index.shape)
@@ -373,9 +400,7 @@ def _categorical_log_prob(
         entries = arguments.broadcast_to(xp, entries, (*shape[:along], n, *shape[along:]))
         return _picked(xp, entries, xp.expand_dims(arguments.broadcast_to(xp, index, shape), axis=along), along)
 
-    value = log_probabilities(xp, rows, sums, at_labels(x))
-    nan = xp.full_like(value, xp.nan)
-    value = xp.where(rows.parts.dead, nan, value)
+    value = distribution.log_p(xp, at_labels)
     if prepared.where is not None:
         kept = at_labels(arguments.broadcast_to(xp, prepared.where, x.shape))
         value = xp.where(kept, value, xp.full_like(value, -xp.inf))
@@ -422,7 +447,7 @@ def _cross_entropy(
         arrays["weights"] = xp.reshape(weights, (-1, *(1,) * (len(shape) - 1 - place)))
     prepared = arguments.prepared(xp, "cross_entropy", arrays, place)
     operands = dict(zip(arrays, prepared.arrays, strict=True))
-    samples = _samples(backend, operands["x"], prepared.axes)
+    samples = _samples(backend, operands["x"], place)
     w = operands.get("weights")
 
     counted = share = xp.ones_like(samples.peak)
@@ -437,7 +462,7 @@ def _cross_entropy(
         index, valid_label, ignored = (None if a is None else xp.expand_dims(a, axis=place) for a in labels)
         valid = valid & valid_label
         share = share if w is None else _picked(xp, w, index, place)
-        cost = 0.0 - log_probabilities(xp, samples.rows, samples.sums, _picked(xp, samples.rows.x, index, place))
+        cost = 0.0 - samples.distribution.log_p(xp, lambda entries: _picked(xp, entries, index, place))
         cost = _times(xp, (1.0 - label_smoothing) * share, cost)
         if label_smoothing != 0:
             even = _even(backend, samples)
@@ -463,29 +488,33 @@ def _cross_entropy(
 class _Samples(NamedTuple):
     """Samples as rows. One whose maximum is not finite answers by itself, and has zeros instead of its logits."""
 
-    rows: Rows
-    sums: LogSums
+    x: Array
     axes: tuple[int, ...]
+    distribution: _Distribution
     peak: Array
     sound: Array
 
 
-def _samples(backend: Backend, x: Array, axes: tuple[int, ...]) -> _Samples:
+def _samples(backend: Backend, x: Array, axis: int) -> _Samples:
     xp = backend.namespace(x)
-    peak = xp.max(x, axis=axes, keepdims=True)
+    peak = xp.max(x, axis=axis, keepdims=True)
     sound = xp.isfinite(peak)
-    rows = rows_of(backend, xp.where(sound, x, xp.zeros_like(x)), axes)
-    return _Samples(rows, log_sums(xp, rows, axes), axes, peak, sound)
+    if not (backend.may_look(sound) and bool(xp.all(sound))):
+        x = xp.where(sound, x, xp.zeros_like(x))
+    return _Samples(x, (axis,), _distribution(backend, x, axis), peak, sound)
 
 
 def _expected(backend: Backend, samples: _Samples, c: Array) -> Array:
-    """Σ c (−log p). Here −log p_i is (max − x_i) + log Σ exp(x − max), both at least 0: no sum of them cancels."""
-    rows, sums, axes = samples.rows, samples.sums, samples.axes
-    xp = backend.namespace(c)
-    zero = xp.zeros_like(c)
+    """Σ c (−log p)."""
+    x, axes, (logarithms, rows, sums) = samples.x, samples.axes, samples.distribution
+    xp = backend.namespace(x)
+    zero = xp.zeros_like(x)
+    nothing = (c == 0) & (x == -xp.inf)
+    if logarithms is not None:
+        return total(backend, c * xp.where(nothing, zero, 0.0 - logarithms), axes)
+    # −log p_i is (max − x_i) + log Σ exp(x − max), both at least 0; and so written no derivative sums over the classes
     largest = rows.parts.tied & rows.parts.dominated  # the origin: its own distance is no function of its logit
-    nothing = (c == 0) & (rows.x == -xp.inf)
-    distance = xp.where(largest | nothing, zero, rows.maximum - rows.x)
+    distance = xp.where(largest | nothing, zero, rows.maximum - x)
     others = total(backend, xp.where(largest, zero, c), axes)
     most = xp.sum(xp.where(largest, c, zero), axis=axes, keepdims=True)
     return total(backend, c * distance, axes) + sums.origin * others + (others + most) * sums.value
@@ -493,22 +522,24 @@ def _expected(backend: Backend, samples: _Samples, c: Array) -> Array:
 
 def _even(backend: Backend, samples: _Samples) -> Array:
     """1/K for each of the K classes that are there."""
-    xp = backend.namespace(samples.peak)
-    there = xp.astype(samples.rows.x > -xp.inf, samples.peak.dtype)
+    xp = backend.namespace(samples.x)
+    there = xp.astype(samples.x > -xp.inf, samples.x.dtype)
     return there / total(backend, there, samples.axes)
+
+
+def _logsumexp(backend: Backend, samples: _Samples) -> Array:
+    xp, (logarithms, rows, sums) = backend.namespace(samples.x), samples.distribution
+    if logarithms is not None:
+        return LOGSUMEXP.call(True, samples.x, samples.axes[0], None, None, None, True, False)
+    # as `logsumexp` has it, which is exact near 0; the derivative is that of max + log Σ exp(x − max)
+    value = shift_for(xp, rows.maximum) + xp.log1p(rows.parts.r + (rows.parts.k - 1.0))
+    slope = sums.origin + sums.value
+    return backend.stop_gradient(value) + (slope - backend.stop_gradient(slope))
 
 
 def _times(xp: Any, c: Array, loss: Array) -> Array:
     """A coefficient of 0 takes nothing of an infinite loss."""
     return c * xp.where((c == 0) & (loss == xp.inf), xp.zeros_like(loss), loss)
-
-
-def _logsumexp(backend: Backend, samples: _Samples) -> Array:
-    # as `logsumexp` has it, which is exact near 0; the derivative is that of max + log Σ exp(x − max)
-    xp, parts = backend.namespace(samples.peak), samples.rows.parts
-    value = shift_for(xp, samples.rows.maximum) + xp.log1p(parts.r + (parts.k - 1.0))
-    slope = samples.sums.origin + samples.sums.value
-    return backend.stop_gradient(value) + (slope - backend.stop_gradient(slope))
 
 
 def _reduced(backend: Backend, cost: Array, reduction: str, share: Array) -> Array:

@@ -489,6 +489,16 @@ class Operation:
             return backend.run(self, backend, arguments)
         return self.generic(backend, *arguments)
 
+    def fast(self, backend: Backend, *arguments: Any) -> Any:
+        """The result by one of the fast paths, for another operation to stand on; or NotImplemented."""
+        if not _options_in_use or _path(_THREAD.path) == "auto":
+            for row in self.paths.get(backend.name, ()):
+                if row.call is not None and row.guard(*arguments) is True:
+                    result = row.call(*arguments)
+                    if result is not NotImplemented:
+                        return result
+        return NotImplemented
+
     def _raw(self, backend: Backend) -> Callable[..., Any]:
         for row in self.paths.get(backend.name, ()):
             if row.raw is not None:

@@ -239,5 +239,6 @@ def _check(given: dict[str, Any]) -> None:
     given["temperature"] = checked_temperature(given["temperature"])
 
 
+LOG_SOFTMAX = Operation("log_softmax", _log_softmax, _DEFAULTS, _OPERANDS, _check)
 _call_softmax = Operation("softmax", _softmax, _DEFAULTS, _OPERANDS, _check).call
-_call_log_softmax = Operation("log_softmax", _log_softmax, _DEFAULTS, _OPERANDS, _check).call
+_call_log_softmax = LOG_SOFTMAX.call
