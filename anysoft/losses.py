@@ -317,7 +317,7 @@ def _some_classes(name: str, n: Any) -> None:
 
 
 class _Labels(NamedTuple):
-    """Labels with an axis of length one for the classes; 0 in place of those that are none."""
+    """Labels, with 0 in place of those that are none."""
 
     index: Array
     valid: Array
@@ -349,7 +349,7 @@ def _picked(xp: Any, x: Array, index: Array, axis: int) -> Array:
     """The entries of `x` at an index of length one along `axis`, and of the shape of `x` elsewhere."""
     if hasattr(xp, "take_along_axis"):
         return xp.take_along_axis(x, index, axis=axis)
-    places = xp.reshape(xp.arange(x.shape[axis]), (-1, *(1,) * (x.ndim - 1 - axis)))
+    places = xp.reshape(xp.arange(x.shape[axis], device=getattr(x, "device", None)), (-1, *(1,) * (x.ndim - 1 - axis)))
     return xp.sum(xp.where(places == index, x, xp.zeros_like(x)), axis=axis, keepdims=True)
 
 
@@ -402,8 +402,8 @@ def _categorical_log_prob(
 
     value = distribution.log_p(xp, at_labels)
     if prepared.where is not None:
-        kept = at_labels(arguments.broadcast_to(xp, prepared.where, x.shape))
-        value = xp.where(kept, value, xp.full_like(value, -xp.inf))
+        kept = at_labels(arguments.broadcast_to(xp, xp.astype(prepared.where, x.dtype), x.shape))
+        value = xp.where(kept != 0, value, xp.full_like(value, -xp.inf))
     value = arguments.without_axes(value, (along,))
     value = xp.where(valid, value, xp.full_like(value, xp.nan))
     return xp.astype(value, prepared.dtype, copy=False)
@@ -457,8 +457,8 @@ def _cross_entropy(
         y = y if label_smoothing == 0 else (1.0 - label_smoothing) * y + label_smoothing * _even(backend, samples)
         cost = _expected(backend, samples, y if w is None else w * y)
     else:
+        _fits("targets", targets, shape[:place] + shape[place + 1 :], f"labels have them without axis {axis}")
         labels = _labels(backend, xp, targets, x, shape[place], ignore_index)
-        _fits("targets", labels.index, shape[:place] + shape[place + 1 :], f"labels have them without axis {axis}")
         index, valid_label, ignored = (None if a is None else xp.expand_dims(a, axis=place) for a in labels)
         valid = valid & valid_label
         share = share if w is None else _picked(xp, w, index, place)

@@ -40,9 +40,7 @@ def _may_look() -> bool:
 
 
 def _may_look_at(x: Array) -> bool:
-    return (
-        not _is_compiling() and x.__class__ is torch.Tensor and x.is_cpu and _may_look() and _transforms() is None
-    )
+    return not _is_compiling() and x.__class__ is torch.Tensor and x.is_cpu and _may_look() and _transforms() is None
 
 
 def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from anysoft_conformance import truths
 from anysoft_conformance.corpus import CASES
-from anysoft_conformance.families import logspace
+from anysoft_conformance.families import logspace, losses
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
@@ -26,5 +26,6 @@ SUBJECTS = {
         _core("softmax", truths.jacobian_of_softmax, sums="value"),
         _core("log_softmax", truths.jacobian_of_log_softmax, sums="exp of value"),
         *logspace.SUBJECTS,
+        *losses.SUBJECTS,
     )
 }
