@@ -376,7 +376,7 @@ def _distribution(
     if logarithms is not NotImplemented:
         return _Distribution(logarithms)
     rows = rows_of(backend, x, (axis,), temperature)
-    return _Distribution(None, rows, log_sums(backend.namespace(x), rows, (axis,)))
+    return _Distribution(None, rows, log_sums(backend, rows, (axis,)))
 
 
 def _categorical_log_prob(

@@ -155,14 +155,17 @@ def rows_of(backend: Backend, x: Array, axes: tuple[int, ...], temperature: Arra
     return Rows(x, temperature, maximum, exponentiate(backend, x, axes, maximum, temperature))
 
 
-def log_sums(xp: Any, rows: Rows, axes: tuple[int, ...]) -> LogSums:
+def log_sums(backend: Backend, rows: Rows, axes: tuple[int, ...]) -> LogSums:
     """What `log_probabilities` takes beside the rows themselves."""
-    parts = rows.parts
+    xp, parts = backend.namespace(rows.x), rows.parts
     shifted = _below_maximum(xp, rows, rows.x)
     origin = xp.where(parts.tied & parts.dominated, shifted, xp.zeros_like(shifted))
-    ratio = xp.where(parts.dominated, parts.r / parts.k, xp.zeros_like(parts.k))
+    origin = xp.sum(origin, axis=axes, keepdims=True)
+    # k is exp(origin + top): through 1/k², the second derivative would lose two bits
+    moved = origin + (parts.top - backend.stop_gradient(parts.top))
+    ratio = xp.where(parts.dominated, parts.r / backend.stop_gradient(parts.k), xp.zeros_like(parts.k)) * xp.exp(-moved)
     value = xp.where(parts.dominated, xp.log1p(ratio), xp.log(parts.k + parts.r) - parts.top)
-    return LogSums(xp.sum(origin, axis=axes, keepdims=True), value)
+    return LogSums(origin, value)
 
 
 def log_probabilities(xp: Any, rows: Rows, sums: LogSums, x: Array) -> Array:
@@ -192,7 +195,7 @@ def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tempera
 
 def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
     def normalise(xp: Any, rows: Rows, axes: tuple[int, ...]) -> Array:
-        return log_probabilities(xp, rows, log_sums(xp, rows, axes), rows.x)
+        return log_probabilities(xp, rows, log_sums(backend, rows, axes), rows.x)
 
     return _normalised("log_softmax", backend, x, axis, where, temperature, dtype, normalise, excluded=-float("inf"))
 
