@@ -105,6 +105,22 @@ def test_gradients_are_small_where_the_loss_is(row: Row, path: Any) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-14 if row.dtype == "float64" else 2e-5)
 
 
+@pytest.mark.parametrize("path", ["auto", "generic"])
+@pytest.mark.parametrize("row", rows("torch", dtypes=("float32",)))
+def test_the_gradient_of_a_flat_vocabulary(row: Row, path: Any) -> None:
+    """Probabilities of 2e-5, not the exponentials of rounded logarithms of −10.8; and smoothing, a sum of as many."""
+    x = (RNG.normal(0, 1e-3, (2, 50_257))).astype(np.float32)
+    p = np.exp(x.astype(np.float64))
+    p /= p.sum(-1, keepdims=True)
+    for smoothing in (0.0, 0.25):
+        with anysoft.options(path=path):
+            loss = partial(anysoft.cross_entropy, reduction="sum", label_smoothing=smoothing)
+            found = gradient(row, lambda x, f=loss: f(x, row.array([0, 1], "int64")), row.array(x))[:, 2:]  # type: ignore[misc]
+        # the contract, by the two terms that cancel
+        allowed = 4 * np.spacing(p[:, 2:].astype(np.float32)) + 2.0**-23 * smoothing / x.shape[1]
+        assert (np.abs(found - (p[:, 2:] - smoothing / x.shape[1])) <= allowed).all()
+
+
 @pytest.mark.parametrize("row", rows("torch", dtypes=("float64",)))
 def test_numerical_differentiation_agrees(row: Row) -> None:
     torch = importlib.import_module("torch")
