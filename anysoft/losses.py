@@ -448,40 +448,24 @@ def _cross_entropy(
     prepared = arguments.prepared(xp, "cross_entropy", arrays, place)
     operands = dict(zip(arrays, prepared.arrays, strict=True))
     samples = _samples(backend, operands["x"], place)
-    w = operands.get("weights")
-
-    counted = share = xp.ones_like(samples.peak)
-    valid, ignored = samples.sound, None
     if soft:
-        y = operands["targets"]
-        y = y if label_smoothing == 0 else (1.0 - label_smoothing) * y + label_smoothing * _even(backend, samples)
-        cost = _expected(backend, samples, y if w is None else w * y)
+        costs = _of_probabilities(backend, samples, operands["targets"], operands.get("weights"), label_smoothing)
     else:
         _fits("targets", targets, shape[:place] + shape[place + 1 :], f"labels have them without axis {axis}")
         labels = _labels(backend, xp, targets, x, shape[place], ignore_index)
-        index, valid_label, ignored = (None if a is None else xp.expand_dims(a, axis=place) for a in labels)
-        valid = valid & valid_label
-        share = share if w is None else _picked(xp, w, index, place)
-        cost = 0.0 - samples.distribution.log_p(xp, lambda entries: _picked(xp, entries, index, place))
-        cost = _times(xp, (1.0 - label_smoothing) * share, cost)
-        if label_smoothing != 0:
-            even = _even(backend, samples)
-            cost = cost + label_smoothing * _expected(backend, samples, even if w is None else w * even)
-    cost = xp.where(valid, cost, xp.full_like(cost, xp.nan))
-    if ignored is not None:
-        cost, share, counted = (xp.where(ignored, xp.zeros_like(a), a) for a in (cost, share, counted))
+        costs = _of_labels(backend, samples, labels, operands.get("weights"), label_smoothing)
 
-    value = _reduced(backend, cost, reduction, counted if soft else share)
+    value = _reduced(backend, costs.cost, reduction, costs.share)
+    lse: Any = _logsumexp(backend, samples) if z_loss != 0 or return_logsumexp else None
     if z_loss != 0:
-        lse = _logsumexp(backend, samples)
-        value = value + z_loss * _reduced(backend, lse * lse * counted, reduction, counted)
+        value = value + z_loss * _reduced(backend, lse * lse * costs.counted, reduction, costs.counted)
     value = arguments.without_axes(value, prepared.axes if reduction == "none" else tuple(range(len(shape))))
     value = xp.astype(value, prepared.dtype, copy=False)
     if not return_logsumexp:
         return value
+    # a maximum of −inf has no derivative, one of +inf that of a maximum
     peak = xp.where(samples.peak == -xp.inf, xp.full_like(samples.peak, -xp.inf), samples.peak)
-    lse = xp.where(samples.sound, _logsumexp(backend, samples), peak)
-    lse = arguments.without_axes(lse, prepared.axes)
+    lse = arguments.without_axes(xp.where(samples.sound, lse, peak), prepared.axes)
     return value, xp.astype(lse, prepared.dtype, copy=False)
 
 
@@ -502,6 +486,39 @@ def _samples(backend: Backend, x: Array, axis: int) -> _Samples:
     if not (backend.may_look(sound) and bool(xp.all(sound))):
         x = xp.where(sound, x, xp.zeros_like(x))
     return _Samples(x, (axis,), _distribution(backend, x, axis), peak, sound)
+
+
+class _Costs(NamedTuple):
+    """Of each sample: Σ c (−log p), what it counts for in the mean of these, and 1 if it counts at all."""
+
+    cost: Array
+    share: Array
+    counted: Array
+
+
+def _of_probabilities(backend: Backend, samples: _Samples, y: Array, w: Array | None, label_smoothing: float) -> _Costs:
+    xp = backend.namespace(y)
+    if label_smoothing != 0:
+        y = (1.0 - label_smoothing) * y + label_smoothing * _even(backend, samples)
+    cost = _expected(backend, samples, y if w is None else w * y)
+    one = xp.ones_like(cost)
+    return _Costs(xp.where(samples.sound, cost, xp.full_like(cost, xp.nan)), one, one)
+
+
+def _of_labels(backend: Backend, samples: _Samples, labels: _Labels, w: Array | None, label_smoothing: float) -> _Costs:
+    xp, (place,) = backend.namespace(samples.x), samples.axes
+    index, valid, ignored = (None if a is None else xp.expand_dims(a, axis=place) for a in labels)
+    cost = 0.0 - samples.distribution.log_p(xp, lambda entries: _picked(xp, entries, index, place))
+    counted = xp.ones_like(cost)
+    share = counted if w is None else _picked(xp, w, index, place)
+    cost = _times(xp, (1.0 - label_smoothing) * share, cost)
+    if label_smoothing != 0:
+        even = _even(backend, samples)
+        cost = cost + label_smoothing * _expected(backend, samples, even if w is None else w * even)
+    cost = xp.where(samples.sound & valid, cost, xp.full_like(cost, xp.nan))
+    if ignored is None:
+        return _Costs(cost, share, counted)
+    return _Costs(*(xp.where(ignored, xp.zeros_like(a), a) for a in (cost, share, counted)))
 
 
 def _expected(backend: Backend, samples: _Samples, c: Array) -> Array:
