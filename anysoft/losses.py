@@ -369,13 +369,18 @@ class _Distribution(NamedTuple):
 
 
 def _distribution(
-    backend: Backend, x: Array, axis: int, temperature: Array | None = None, where: Array | None = None
+    backend: Backend,
+    x: Array,
+    axis: int,
+    temperature: Array | None = None,
+    where: Array | None = None,
+    maximum: Array | None = None,
 ) -> _Distribution:
     """Of rows that are −inf where masked."""
     logarithms = LOG_SOFTMAX.fast(backend, x, axis, where, temperature, None)
     if logarithms is not NotImplemented:
         return _Distribution(logarithms)
-    rows = rows_of(backend, x, (axis,), temperature)
+    rows = rows_of(backend, x, (axis,), temperature, maximum)
     return _Distribution(None, rows, log_sums(backend, rows, (axis,)))
 
 
@@ -483,9 +488,10 @@ def _samples(backend: Backend, x: Array, axis: int) -> _Samples:
     xp = backend.namespace(x)
     peak = xp.max(x, axis=axis, keepdims=True)
     sound = xp.isfinite(peak)
+    maximum = peak
     if not (backend.may_look(sound) and bool(xp.all(sound))):
-        x = xp.where(sound, x, xp.zeros_like(x))
-    return _Samples(x, (axis,), _distribution(backend, x, axis), peak, sound)
+        x, maximum = (xp.where(sound, a, xp.zeros_like(a)) for a in (x, maximum))
+    return _Samples(x, (axis,), _distribution(backend, x, axis, maximum=maximum), peak, sound)
 
 
 class _Costs(NamedTuple):

@@ -149,9 +149,13 @@ class LogSums(NamedTuple):
     value: Array
 
 
-def rows_of(backend: Backend, x: Array, axes: tuple[int, ...], temperature: Array | None = None) -> Rows:
-    """Rows along `axes`, exponentiated."""
-    maximum = backend.stop_gradient(backend.namespace(x).max(x, axis=axes, keepdims=True))
+def rows_of(
+    backend: Backend, x: Array, axes: tuple[int, ...], temperature: Array | None = None, maximum: Array | None = None
+) -> Rows:
+    """Rows along `axes`, exponentiated; their maximum is not looked for if it is known."""
+    if maximum is None:
+        maximum = backend.namespace(x).max(x, axis=axes, keepdims=True)
+    maximum = backend.stop_gradient(maximum)
     return Rows(x, temperature, maximum, exponentiate(backend, x, axes, maximum, temperature))
 
 
