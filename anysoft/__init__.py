@@ -25,6 +25,7 @@ from anysoft.logspace import (
     softplus,
 )
 from anysoft.logsumexp import logmeanexp, logsumexp
+from anysoft.losses import binary_cross_entropy, categorical_log_prob, cross_entropy
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.sampling import categorical, gumbel, gumbel_softmax, gumbel_top_k
 from anysoft.softmax import log_softmax, softmax, softmin
@@ -36,9 +37,12 @@ __all__ = [
     "Backend",
     "FastPath",
     "attention",
+    "binary_cross_entropy",
     "boltzmann",
     "categorical",
+    "categorical_log_prob",
     "condition_number",
+    "cross_entropy",
     "decoding",
     "entmax",
     "entropy",

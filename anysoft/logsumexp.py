@@ -403,12 +403,13 @@ def _complex(
     return xp.astype(value, x.dtype) + i * xp.astype(phase, x.dtype), None
 
 
-_call = Operation(
+LOGSUMEXP = Operation(
     "logsumexp",
     _logsumexp,
     {"axis": None, "where": None, "b": None, "dtype": None, "keepdims": False, "return_sign": False},
     operands=("where", "b"),
-).call
+)
+_call = LOGSUMEXP.call
 _call_logmeanexp = Operation(
     "logmeanexp",
     _logmeanexp,

@@ -118,6 +118,9 @@ class Backend:
         ``random_bits(rng, shape, device)``: an array of integers, uniform over 0 … 2³² − 1, drawn by the framework's
         own generator, from an integer seed, or for None from whatever the framework draws from; a `TypeError` for
         any other `rng`. Left out, NumPy's generator draws, and the bits are moved to the device.
+    may_look : callable
+        Whether the values of an array can be looked at, to refuse what is wrong among them: not under a trace, and not
+        where that would make a device wait, or compute what is lazy.
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
@@ -135,6 +138,7 @@ class Backend:
     unrolls: Callable[[], bool] = _never
     cumulative_sum: Callable[..., Array] | None = None
     random_bits: Callable[[Any, tuple[int, ...], Any], Array] | None = None
+    may_look: Callable[[Array], bool] = _always
     run: Callable[..., Any] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 
@@ -270,7 +274,8 @@ def _adapterless(kind: type) -> Backend:
     owner = next((cls for cls in kind.__mro__ if "__array_namespace__" in vars(cls)), kind)
     backend = _BY_TYPE.get(owner)
     if backend is None:
-        backend = Backend(owner.__module__.partition(".")[0], (), array_namespace, run=quietly)
+        name = owner.__module__.partition(".")[0]
+        backend = Backend(name, (), array_namespace, may_look=lambda x: name != "dask", run=quietly)
         _BY_TYPE[owner] = backend
     return backend
 
@@ -516,6 +521,16 @@ class Operation:
         if backend.run is not None:
             return backend.run(self, backend, arguments)
         return self.generic(backend, *arguments)
+
+    def fast(self, backend: Backend, *arguments: Any) -> Any:
+        """The result by one of the fast paths, for another operation to stand on; or NotImplemented."""
+        if not _options_in_use or _path(_THREAD.path) == "auto":
+            for row in self.paths.get(backend.name, ()):
+                if row.call is not None and row.guard(*arguments) is True:
+                    result = row.call(*arguments)
+                    if result is not NotImplemented:
+                        return result
+        return NotImplemented
 
     def _raw(self, backend: Backend) -> Callable[..., Any]:
         for row in self.paths.get(backend.name, ()):

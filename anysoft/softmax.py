@@ -176,8 +176,8 @@ def softmin(
     return _call_softmin(where is None and temperature is None, x, axis, where, temperature, dtype)
 
 
-class _Rows(NamedTuple):
-    """A call's rows, ready to be normalised."""
+class Rows(NamedTuple):
+    """Rows ready to be normalised: their exponentials and sums, and the maximum, a constant of differentiation."""
 
     x: Array
     temperature: Array | None
@@ -185,9 +185,57 @@ class _Rows(NamedTuple):
     parts: Scaled
 
 
+class LogSums(NamedTuple):
+    """log Σ exp((x − max)/T) with keepdims, as `origin` + `value`: of which the first is 0, but has a derivative.
+
+    Where one entry holds most of a row, it is the origin, so that neither the value log1p(r/k) nor its derivative
+    −r/(k + r) is a difference. It enters by itself, and not as log k, so that second derivatives never see 1 − p.
+    """
+
+    origin: Array
+    value: Array
+
+
+def rows_of(
+    backend: Backend, x: Array, axes: tuple[int, ...], temperature: Array | None = None, maximum: Array | None = None
+) -> Rows:
+    """Rows along `axes`, exponentiated; their maximum is not looked for if it is known."""
+    if maximum is None:
+        maximum = backend.namespace(x).max(x, axis=axes, keepdims=True)
+    maximum = backend.stop_gradient(maximum)
+    return Rows(x, temperature, maximum, exponentiate(backend, x, axes, maximum, temperature))
+
+
+def log_sums(backend: Backend, rows: Rows, axes: tuple[int, ...]) -> LogSums:
+    """What `log_probabilities` takes beside the rows themselves."""
+    xp, parts = backend.namespace(rows.x), rows.parts
+    shifted = _below_maximum(xp, rows, rows.x)
+    origin = xp.where(parts.tied & parts.dominated, shifted, xp.zeros_like(shifted))
+    origin = xp.sum(origin, axis=axes, keepdims=True)
+    # k is exp(origin + top): through 1/k², the second derivative would lose two bits
+    moved = origin + (parts.top - backend.stop_gradient(parts.top))
+    ratio = xp.where(parts.dominated, parts.r / backend.stop_gradient(parts.k), xp.zeros_like(parts.k)) * xp.exp(-moved)
+    value = xp.where(parts.dominated, xp.log1p(ratio), xp.log(parts.k + parts.r) - parts.top)
+    return LogSums(origin, value)
+
+
+def log_probabilities(xp: Any, rows: Rows, sums: LogSums, x: Array) -> Array:
+    """log p of entries `x` of the rows: all of them, or some that were picked out."""
+    largest = (x == rows.maximum) & rows.parts.dominated
+    shifted = _below_maximum(xp, rows, x)
+    return xp.where(largest, xp.zeros_like(shifted), shifted - sums.origin) - sums.value
+
+
+def _below_maximum(xp: Any, rows: Rows, x: Array) -> Array:
+    """(x − max)/T."""
+    if rows.temperature is None:
+        return x - rows.maximum
+    return quotient(xp, x, rows.maximum, rows.maximum, x == rows.maximum, rows.temperature)
+
+
 def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
-    def normalise(rows: _Rows) -> Array:
-        xp, parts = backend.namespace(x), rows.parts
+    def normalise(xp: Any, rows: Rows, axes: tuple[int, ...]) -> Array:
+        parts = rows.parts
         p = parts.e / (parts.k + parts.r)
         # derivatives of the entry that holds most: through r/k, since 1 − p loses its small components
         top = 1.0 / (1.0 + xp.where(parts.dominated, parts.r / parts.k, xp.zeros_like(parts.r)))
@@ -197,22 +245,8 @@ def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tempera
 
 
 def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
-    def derivative_only(value: Array) -> Array:
-        return value - backend.stop_gradient(value)
-
-    def normalise(rows: _Rows) -> Array:
-        xp, parts = backend.namespace(x), rows.parts
-        if rows.temperature is None:
-            shifted = rows.x - rows.maximum
-        else:
-            shifted = quotient(xp, rows.x, rows.maximum, rows.maximum, parts.tied, rows.temperature)
-        zero = xp.zeros_like(parts.k)
-        # Where one entry holds most, it is the origin: log k − top stands for it, of value 0 but with its derivatives,
-        # so that neither the value −log1p(r/k) nor its derivative r/(k + r) is a difference.
-        origin = xp.where(parts.dominated, derivative_only(xp.log(parts.k)) - derivative_only(parts.top), zero)
-        ratio = xp.where(parts.dominated, parts.r / parts.k, zero)
-        log_sum = xp.where(parts.dominated, xp.log1p(ratio), xp.log(parts.k + parts.r) - parts.top)
-        return xp.where(parts.tied & parts.dominated, xp.zeros_like(shifted), shifted - origin) - log_sum
+    def normalise(xp: Any, rows: Rows, axes: tuple[int, ...]) -> Array:
+        return log_probabilities(xp, rows, log_sums(backend, rows, axes), rows.x)
 
     return _normalised("log_softmax", backend, x, axis, where, temperature, dtype, normalise, excluded=-float("inf"))
 
@@ -231,7 +265,7 @@ def _normalised(
     where: Array | None,
     temperature: Any,
     dtype: Any,
-    normalise: Callable[[_Rows], Array],
+    normalise: Callable[[Any, Rows, tuple[int, ...]], Array],
     excluded: float,
 ) -> Array:
     xp = backend.namespace(x)
@@ -243,13 +277,17 @@ def _normalised(
     return result[..., 0] if rows.appended else result
 
 
-def _of_rows(backend: Backend, rows: arguments.Prepared, normalise: Callable[[_Rows], Array], excluded: float) -> Array:
-    (x,), where = rows.arrays, rows.where
+def _of_rows(
+    backend: Backend,
+    prepared: arguments.Prepared,
+    normalise: Callable[[Any, Rows, tuple[int, ...]], Array],
+    excluded: float,
+) -> Array:
+    (x,), where = prepared.arrays, prepared.where
     xp = backend.namespace(x)
-    maximum = backend.stop_gradient(xp.max(x, axis=rows.axes, keepdims=True))
-    parts = exponentiate(backend, x, rows.axes, maximum, rows.temperature)
-    result = normalise(_Rows(x, rows.temperature, maximum, parts))
-    result = xp.where(parts.dead, xp.full_like(result, xp.nan), result)
+    rows = rows_of(backend, x, prepared.axes, prepared.temperature)
+    result = normalise(xp, rows, prepared.axes)
+    result = xp.where(rows.parts.dead, xp.full_like(result, xp.nan), result)
     return result if where is None else xp.where(where, result, xp.full_like(result, excluded))
 
 
@@ -261,6 +299,7 @@ def _check(given: dict[str, Any]) -> None:
     given["temperature"] = checked_temperature(given["temperature"])
 
 
+LOG_SOFTMAX = Operation("log_softmax", _log_softmax, _DEFAULTS, _OPERANDS, _check)
 _call_softmax = Operation("softmax", _softmax, _DEFAULTS, _OPERANDS, _check).call
 _call_softmin = Operation("softmin", _softmin, _DEFAULTS, _OPERANDS, _check).call
-_call_log_softmax = Operation("log_softmax", _log_softmax, _DEFAULTS, _OPERANDS, _check).call
+_call_log_softmax = LOG_SOFTMAX.call

@@ -53,6 +53,10 @@ def _stop_gradient(x: Array) -> Array:
     return x
 
 
+def _may_look_at(x: Array) -> bool:
+    return not _is_compiling() and x.__class__ is torch.Tensor and x.is_cpu and _may_look() and _transforms() is None
+
+
 def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:
     if where is not None or option is not None or return_sign:
         return "this path has no where, b, temperature or return_sign"
@@ -296,6 +300,47 @@ def _raw_attention(
     return _sdpa(q, k, v, where[None] if where is not None and where.ndim < 2 else where, scale)
 
 
+def _refuse_cross_entropy(x: Array, *_: Any) -> str:
+    return "torch's has 0 for [20, 0] in float32 where 2.06e-9 is right, NaN for a mean over nothing (pytorch#75181)"
+
+
+def _refuse_binary_cross_entropy(x: Array, *_: Any) -> str:
+    return "torch's has 0 for -30 and target 0 in float32 where 9.4e-14 is right, and NaN for +inf and target 1"
+
+
+def _raw_cross_entropy(
+    x: Array,
+    targets: Array,
+    axis: Any,
+    weights: Any,
+    label_smoothing: float,
+    ignore_index: int | None,
+    z_loss: float,
+    reduction: str,
+    return_logsumexp: bool,
+) -> Array:
+    _only("torch.nn.functional.cross_entropy", z_loss=z_loss or None, return_logsumexp=return_logsumexp)
+    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim:
+        raise LookupError(f"torch.nn.functional.cross_entropy has no axis {axis!r}; use path='auto' or 'generic'")
+    place = min(1, x.ndim - 1)  # where it wants the classes
+    if isinstance(targets, torch.Tensor) and targets.ndim == x.ndim:
+        targets = targets.movedim(axis, place)
+    return torch.nn.functional.cross_entropy(
+        x.movedim(axis, place),
+        targets,
+        weights,
+        ignore_index=-100 if ignore_index is None else ignore_index,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+
+
+def _raw_binary_cross_entropy(x: Array, targets: Array, weights: Any, pos_weight: Any, reduction: str) -> Array:
+    return torch.nn.functional.binary_cross_entropy_with_logits(
+        x, targets, weights, reduction=reduction, pos_weight=pos_weight
+    )
+
+
 def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
@@ -344,6 +389,7 @@ BACKEND = Backend(
     unrolls=_is_compiling,
     cumulative_sum=lambda x, axis: torch.cumsum(x, axis),  # array_api_compat's makes Dynamo warn of an lru_cache
     random_bits=_random_bits,
+    may_look=_may_look_at,
     fast_paths=(
         FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
         FastPath(
@@ -372,5 +418,13 @@ BACKEND = Backend(
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
         *_ELEMENTWISE,
         FastPath("attention", "torch.scaled_dot_product_attention", _attention, _guard_attention, _raw_attention),
+        FastPath("cross_entropy", "torch.nn.functional.cross_entropy", None, _refuse_cross_entropy, _raw_cross_entropy),
+        FastPath(
+            "binary_cross_entropy",
+            "torch.nn.functional.binary_cross_entropy_with_logits",
+            None,
+            _refuse_binary_cross_entropy,
+            _raw_binary_cross_entropy,
+        ),
     ),
 )

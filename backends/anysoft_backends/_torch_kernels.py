@@ -124,20 +124,19 @@ class Softmax(Function):
 
 
 class LogSoftmax(Function):
-    """v = g − p Σ g."""
+    """v = g − p Σ g. Not with p = exp(log p): where log p is −11, its rounding alone is 4 ulp of p."""
 
     @staticmethod
     def forward(ctx: Any, x: Array, axis: int) -> Array:
-        log_p = log_softmax(x, axis)
         ctx.axis = axis
-        ctx.save_for_backward(log_p)
-        return log_p
+        ctx.save_for_backward(x)
+        return log_softmax(x, axis)
 
     @staticmethod
     def backward(ctx: Any, g: Array) -> tuple[Array, None]:
-        (log_p,), axis = ctx.saved_tensors, ctx.axis
-        place = log_p.argmax(axis, keepdim=True)
-        p = log_p.exp()
+        (x,), axis = ctx.saved_tensors, ctx.axis
+        p = apply(Softmax, x, axis)
+        place = p.argmax(axis, keepdim=True)
         q = _sum(p.scatter(axis, place, 0.0), axis)
         g_others = _sum(g.scatter(axis, place, 0.0), axis)
         p_top, g_top = p.gather(axis, place), g.gather(axis, place)

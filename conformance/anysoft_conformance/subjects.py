@@ -14,6 +14,7 @@ from anysoft_conformance.families import (
     decoding,
     entropy,
     logspace,
+    losses,
     sampling,
     sparse,
 )
@@ -61,5 +62,6 @@ SUBJECTS = {
         *sparse.SUBJECTS,
         *sampling.SUBJECTS,
         *entropy.SUBJECTS,
+        *losses.SUBJECTS,
     )
 }
