@@ -60,9 +60,9 @@ def entropy(
 
     Notes
     -----
-    0 log 0 is 0: logits of −inf contribute nothing, and have derivative 0. A row of nothing but −inf, or with +inf or
-    NaN in it, is NaN, as its softmax is; a row of which `where` leaves nothing, and an empty one, have entropy 0. At
-    T = 0 it is the logarithm of the number of ties, at T = ∞ of the number of finite entries.
+    Special values: 0 log 0 is 0, so that logits of −inf contribute nothing, and have derivative 0. A row of nothing but
+    −inf, or with +inf or NaN in it, is NaN, as its softmax is; a row of which `where` leaves nothing, and an empty one,
+    have entropy 0. At T = 0 it is the logarithm of the number of ties, at T = ∞ of the number of finite entries.
 
     The derivative is ∂H/∂x_i = −p_i (log p_i + H) at T = 1, and defined wherever the entropy is no NaN.
 
@@ -123,9 +123,9 @@ def kl_divergence(
 
     Notes
     -----
-    0 log 0 is 0: where x is −inf, whatever y is, there is nothing to add. Where y alone is −inf the divergence is +inf,
-    with derivatives 0, since nothing finite changes it. A row of nothing but −inf, or with +inf or NaN in it, in
-    either array, is NaN; a row of which `where` leaves nothing, and an empty one, is 0.
+    Special values: 0 log 0 is 0, so that where x is −inf, whatever y is, there is nothing to add. Where y alone is −inf
+    the divergence is +inf, with derivatives 0, since nothing finite changes it. A row of nothing but −inf, or with +inf
+    or NaN in it, in either array, is NaN; a row of which `where` leaves nothing, and an empty one, is 0.
 
     The derivatives are p_i (log p_i − log q_i − KL) for x_i, and q_i − p_i for y_i; 0 at −inf.
 
@@ -180,8 +180,9 @@ def js_divergence(
 
     Notes
     -----
-    0 log 0 is 0; distributions that have no entry in common are log 2 apart. A row of nothing but −inf, or with +inf
-    or NaN in it, in either array, is NaN; a row of which `where` leaves nothing, and an empty one, is 0.
+    Special values: 0 log 0 is 0, and distributions that have no entry in common are log 2 apart. A row of nothing but
+    −inf, or with +inf or NaN in it, in either array, is NaN; a row of which `where` leaves nothing, and an empty one,
+    is 0.
 
     The derivative is ½ p_i (log(p_i/m_i) − KL(p‖m)) for x_i, and likewise for y_i; 0 at −inf.
 

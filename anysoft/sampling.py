@@ -48,6 +48,8 @@ def gumbel(shape: int | Sequence[int], *, rng: Any = None, like: Array | None = 
 
     Notes
     -----
+    Special values: there are none, for no draw is infinite or NaN.
+
     v = min((k + ½)·2⁻³², 1 − 2⁻²⁴) in float32, with k 32 random bits: from −2.8 to 22.9. float64 is made of 64 bits,
     the first 32 of which are those of float32: from −3.6 to 45.1. So in float32 an entry of probability 2⁻³² still has
     its chance beside any number of others, and in float64 one of 2⁻⁶⁴. Halves are drawn in float32 and rounded; as

