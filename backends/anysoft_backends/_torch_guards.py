@@ -1,0 +1,84 @@
+"""What every path of PyTorch asks of a tensor before it is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd import forward_ad
+
+from anysoft_backends import _torch_kernels as kernels
+
+Array = Any
+
+COMMON = (*kernels.WIDE, torch.float16, torch.bfloat16)
+
+is_compiling = torch.compiler.is_compiling
+_modes = torch._C._len_torch_dispatch_stack  # make_fx and other tracers: a look at a value would fail, or be baked in
+_tracing = torch._C._get_tracing_state  # torch.jit.trace, likewise
+transforms = torch._C._functorch.peek_interpreter_stack  # of torch.func; None outside
+
+
+def usual(x: Array, axis: Any) -> bool:
+    """Written out as one expression, because this is the price of every call: about half a microsecond."""
+    return (
+        x.__class__ is torch.Tensor
+        and axis.__class__ is int
+        and x.dtype in COMMON
+        and not is_compiling()
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and transforms() is None
+        and forward_ad._current_level < 0
+    )
+
+
+def may_look() -> bool:
+    """Whether a path may look at a value to decide: no tracer would bake the decision in."""
+    return not _modes() and _tracing() is None
+
+
+def may_look_at(x: Array) -> bool:
+    return not is_compiling() and x.__class__ is torch.Tensor and x.is_cpu and may_look() and transforms() is None
+
+
+def stop_gradient(x: Array) -> Array:
+    """A constant, which is `x` itself where nothing differentiates: what only carries derivatives is then left out."""
+    if (
+        is_compiling()
+        or (x.requires_grad and torch.is_grad_enabled())
+        or transforms() is not None
+        or forward_ad._current_level >= 0
+        or not may_look()
+    ):
+        return x.detach()
+    return x
+
+
+def why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool = False) -> str:
+    if where is not None or option is not None or return_sign:
+        return "this path has no where, b, temperature or return_sign"
+    if dtype is not None:
+        return f"this path would round to {dtype} before the computation"
+    if axis.__class__ is not int:
+        return f"this path is for one axis, not {axis!r}"
+    if x.dtype not in COMMON:
+        return f"this path is for floats, not {x.dtype}"
+    if is_compiling() or not may_look():
+        return "a tracer is at work, and the generic formula looks at no value"
+    if x.__class__ is not torch.Tensor and x.__class__ is not torch.nn.Parameter:
+        return f"for {type(x).__name__} the generic formula is safe (torch's own gathers a sharded DTensor)"
+    return "torch's derivative is NaN on dead rows and loses ties and small components (pytorch#31829, pytorch#49724)"
+
+
+def why_no_kernel(x: Array, axis: int) -> bool | str:
+    if not x.is_cpu:
+        return "this path looks at values to decide, which on a GPU is a synchronisation"
+    if x.ndim == 0 or x.numel() == 0 or not -x.ndim <= axis < x.ndim:
+        return "this path needs at least one axis and one element"
+    return True
+
+
+def only(name: str, **options: Any) -> None:
+    for option, value in options.items():
+        if value is not None and value is not False:
+            raise LookupError(f"{name} has no {option}; use path='auto' or 'generic'")
