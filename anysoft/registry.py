@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 Array = Any
+State = tuple[Array, ...]
 Path = Literal["auto", "native", "generic"]
 
 __all__ = [
@@ -48,6 +49,12 @@ def _never() -> bool:
 
 def _same(x: Array) -> Array:
     return x
+
+
+def _repeat(n: int, step: Callable[[State], State], state: State) -> State:
+    for _ in range(n):
+        state = step(state)
+    return state
 
 
 def _device_of(x: Array) -> Any:
@@ -112,6 +119,9 @@ class Backend:
     unrolls : callable
         Whether a Python loop becomes as many copies of its body, which a compiler then has to work through. Asked at
         each call.
+    repeat : callable
+        ``repeat(n, step, state)`` is a tuple of arrays after n steps, each of the same shapes and dtypes. No derivative
+        is taken of it.
     cumulative_sum : callable, optional
         ``cumulative_sum(x, axis=axis)``, where the one of the namespace does not do (PyTorch: under torch.compile).
     random_bits : callable, optional
@@ -136,6 +146,7 @@ class Backend:
     stop_gradient: Callable[[Array], Array] = _same
     sums_in_halves: Callable[[], bool] = _always
     unrolls: Callable[[], bool] = _never
+    repeat: Callable[[int, Callable[[State], State], State], State] = _repeat
     cumulative_sum: Callable[..., Array] | None = None
     random_bits: Callable[[Any, tuple[int, ...], Any], Array] | None = None
     may_look: Callable[[Array], bool] = _always

@@ -262,17 +262,20 @@ def _shift(backend: Backend, d: Array, alpha: float, axis: int, *, far: bool) ->
         raise ValueError(f"alpha of {alpha} is too large for rows of {d.shape[axis]} in {d.dtype}")
     high = xp.full_like(d[_first(axis)], 0.0 if far else 1.0)
     low = xp.full_like(high, math.expm1(least) if far else math.exp(least))
-    shift = high
     powers = _powers(xp, 1.0 / s, d < 1, of_log1p=far)
     convex = alpha < 2
-    for _ in range(_STEPS if convex else 12 - int(math.log2(float(xp.finfo(d.dtype).eps)))):
+    steps = _STEPS if convex else 12 - int(math.log2(float(xp.finfo(d.dtype).eps)))
+
+    def closer(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        low, high, shift = state
         p, w = (xp.sum(each, axis=axis, keepdims=True) for each in powers(shift - d))
         over = p >= 1
         low, high = xp.where(over, low, shift), xp.where(over, shift, high)
         middle = 0.5 * (low + high) if far else xp.sqrt(low * high)
         step = shift - (p - p ** (2.0 - alpha)) / w  # of (Σ p)^s − 1, which is nearly a line
-        shift = xp.where((step >= low) & (step <= high), step, middle) if convex else middle
-    return shift
+        return low, high, xp.where((step >= low) & (step <= high), step, middle) if convex else middle
+
+    return backend.repeat(steps, closer, (low, high, high))[2]
 
 
 def _first(axis: int) -> tuple[Any, ...]:
