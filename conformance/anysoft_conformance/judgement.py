@@ -140,7 +140,6 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
     dtypes = [_result_dtype(row, problem, kind) for kind in subject.results or ("",) * len(truths)]
     if np.iscomplexobj(problem.x) and len(results) == 1:
         _keep_place(row, results[0], truths[0], problem, problem.dtype)
-        dtypes *= 2
         host = row.host(results[0])
         results_on_host: Sequence[FloatArray] = (host.real, host.imag)
     else:
