@@ -242,7 +242,8 @@ def test_every_function_on_the_same_logits(logits: Path, tmp_path: Path) -> None
     page = (tmp_path / "c.html").read_text(encoding="utf-8")
     for name, question in QUESTIONS.items():
         assert f"<h3>{name}</h3>" in page
-        assert re.search(rf"\b{name}\b[^.:]*: {re.escape(question.asked)}\.", " ".join(result.stdout.split()))
+        assert name in result.stdout
+        assert f": {question.asked}." in " ".join(result.stdout.split())
 
 
 def test_only_the_functions_that_are_named(logits: Path) -> None:

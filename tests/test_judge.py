@@ -100,7 +100,7 @@ def test_options_are_read_from_the_signature() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"function": "softmin"}, "there is no function 'softmin'; there are logsumexp, softmax"),
+        ({"function": "softmid"}, "there is no function 'softmid'; there are logsumexp, softmax"),
         ({"backend": "nosuch"}, "there is no backend named 'nosuch'; there are numpy, torch, jax, cupy"),
         ({"device": "cuda"}, "no backend has a device 'cuda'; there are cpu"),
         ({"dtypes": ["float8"]}, "there is nothing to run on: no backend here has float8"),

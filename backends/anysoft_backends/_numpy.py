@@ -18,12 +18,12 @@ def _logaddexp(x: Array, y: Any) -> Any:
         return np.logaddexp(x, y)
 
 
-def _guard_elementwise(x: Array, y: Any = None) -> bool | str:
-    for one in (x, x if y is None else y):
+def _guard_elementwise(*arrays: Any) -> bool | str:
+    for one in arrays:
         if one.__class__ is not np.ndarray or one.dtype not in (FLOAT64, FLOAT32):
             return "np.logaddexp is called for plain arrays of float32 or float64"
-    if y is not None and x.dtype != y.dtype:
-        return f"np.logaddexp would round {x.dtype} and {y.dtype} to one dtype by rules of its own"
+    if arrays[0].dtype != arrays[-1].dtype:
+        return f"np.logaddexp would round {arrays[0].dtype} and {arrays[-1].dtype} to one dtype by rules of its own"
     return True
 
 

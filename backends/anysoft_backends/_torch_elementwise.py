@@ -14,12 +14,14 @@ from anysoft_backends._torch_guards import may_look, only, usual, why_no_kernel,
 Array = Any
 
 
-def _guard_elementwise(x: Array, y: Any = None) -> bool | str:
-    if not usual(x, 0):
-        return why_not(x, 0, None, None, None)
-    if y is not None and (y.__class__ is not torch.Tensor or y.dtype is not x.dtype or not usual(y, 0)):
+def _guard_elementwise(x: Array) -> bool | str:
+    return True if usual(x, 0) else why_not(x, 0, None, None, None)
+
+
+def _guard_pair(x: Array, y: Any) -> bool | str:
+    if y.__class__ is not torch.Tensor or y.dtype is not x.dtype or not usual(y, 0):
         return "this path is for two plain tensors of one dtype, neither to be differentiated"
-    return True
+    return _guard_elementwise(x)
 
 
 def _guard_sigmoid(x: Array) -> bool | str:
@@ -58,7 +60,7 @@ def _refuse_softplus(*_: Any) -> str:
 
 
 PATHS = (
-    FastPath("logaddexp", "torch.logaddexp", torch.logaddexp, _guard_elementwise, torch.logaddexp),
+    FastPath("logaddexp", "torch.logaddexp", torch.logaddexp, _guard_pair, torch.logaddexp),
     FastPath("sigmoid", "torch.sigmoid", _sigmoid, _guard_sigmoid, torch.sigmoid),
     FastPath("log_sigmoid", "torch.nn.functional.logsigmoid", logsigmoid, _guard_elementwise, logsigmoid),
     FastPath("log1pexp", "torch.nn.functional.logsigmoid", lambda x: -logsigmoid(-x), _guard_elementwise),

@@ -23,11 +23,14 @@ TRACKERS = {
     "last": "google-research/last",
     "mlx": "ml-explore/mlx",
     "numpy": "numpy/numpy",
+    "optax": "google-deepmind/optax",
     "pytorch": "pytorch/pytorch",
     "scipy": "scipy/scipy",
     "tensorflow": "tensorflow/tensorflow",
     "torch-xpu-ops": "intel/torch-xpu-ops",
     "transformers": "huggingface/transformers",
+    "trl": "huggingface/trl",
+    "vllm": "vllm-project/vllm",
 }
 ISSUE = re.compile(r"\b([a-z][a-z-]*)#(\d+)\b")
 
