@@ -402,11 +402,12 @@ def _last_place(backend: Backend, value: Array, given: Prepared) -> tuple[Array,
     size = xp.abs(xp.astype(xp.astype(backend.stop_gradient(value), given.dtype), value.dtype))
     finite = size < xp.inf
     size = xp.where(finite, size, xp.zeros_like(size))
-    # above the largest number is none to be next, so that the spacing is taken at a half
-    above = size > 1
-    half = xp.where(above, 0.5 * size, size)
-    spacing = xp.nextafter(half, xp.full_like(half, xp.inf)) - half
-    ulp = xp.where(above, 2.0 * spacing, spacing) * (float(form.eps) / float(own.eps))
+    # x + u(1 + 2u)x rounds to the next number, where neither the sum overflows nor the product is subnormal
+    one = xp.ones_like(size)
+    scale = xp.where(size > 1, 0.5 * one, xp.where(size < 2.0**-40, 2.0**64 * one, one))
+    scaled, u = size * scale, 0.5 * float(own.eps)
+    spacing = ((scaled + scaled * (u * (1.0 + 2.0 * u))) - scaled) / scale
+    ulp = spacing * (float(form.eps) / float(own.eps))
     least = xp.full_like(ulp, float(form.smallest_normal) * float(form.eps))
     return xp.where(ulp > least, ulp, least), finite
 

@@ -20,6 +20,12 @@ class ToyArray(NDArrayOperatorsMixin):
     def __getitem__(self, key: Any) -> "ToyArray":
         return ToyArray(self.data[key])
 
+    def __int__(self) -> int:
+        return int(self.data)
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.data, dtype=dtype, copy=copy)
 
