@@ -197,8 +197,8 @@ def _table(
 ) -> "Table":
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("\nfunction", width=13)
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("\nfunction", width=max(map(len, functions)))
     table.add_column("\npath", width=7)
     for dtype in dtypes:
         table.add_column(f"\n{dtype}", justify="right", width=8)

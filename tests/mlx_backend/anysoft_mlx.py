@@ -34,6 +34,6 @@ _XP.bool, _XP.exp, _XP.sum = mx.bool_, _exp, _sum
 _XP.astype = lambda x, dtype, copy=True: x.astype(dtype)
 _XP.asarray = lambda value, dtype=None, device=None: mx.asarray(value, dtype=dtype)
 _XP.full = lambda shape, value, dtype=None, device=None: mx.full(shape, value, dtype=dtype)
-_XP.arange = lambda *of, dtype=None, device=None: mx.arange(*of, dtype=dtype)
+_XP.arange = lambda start, stop=None, step=1, dtype=None, device=None: mx.arange(start, stop, step, dtype)
 _XP.argsort = lambda x, axis=-1, descending=False, stable=True: mx.argsort(-x if descending else x, axis=axis)
 BACKEND = Backend("mlx.core", ("mlx.core:array",), lambda x: _XP, stop_gradient=mx.stop_gradient)
