@@ -12,7 +12,7 @@ a tie, wherever the sort has put its members.)
 Examples
 --------
 The next token of a language model, from its logits: warmer, then at most three tokens, then those that make up nine
-tenths of what is left.
+tenths of what is left; and six draws from these.
 
 >>> import numpy as np, anysoft
 >>> tokens = ["the", "a", "cat", "dog", "zebra", "of"]
@@ -22,8 +22,8 @@ tenths of what is left.
 >>> logits = anysoft.decoding.top_p(logits, 0.9)
 >>> print(anysoft.softmax(logits))
 [0.41100463 0.         0.29449767 0.29449767 0.         0.        ]
->>> print(tokens[np.argmax(logits)])
-the
+>>> [tokens[i] for i in anysoft.categorical(logits, shape=(6,), rng=0)]
+['dog', 'the', 'the', 'cat', 'dog', 'cat']
 """
 
 from __future__ import annotations
