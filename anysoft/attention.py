@@ -170,7 +170,7 @@ def _attention(
     n_q, n_k = q.shape[-2], k.shape[-2]
     if n_k == 0:
         device = getattr(q, "device", None)
-        out = xp.zeros((*batch, n_q, v.shape[-1]), dtype=compute, device=device)
+        out = xp.full((*batch, n_q, v.shape[-1]), 0.0, dtype=compute, device=device)
         log_sum = xp.full((*batch, n_q), -xp.inf, dtype=compute, device=device)
     else:
         keys = _keys(xp, k, v)
