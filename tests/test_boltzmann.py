@@ -297,7 +297,7 @@ def test_numerical_differentiation_agrees(row: Row, function: Any) -> None:
 
 
 def test_under_jax() -> None:
-    jax = pytest.importorskip("jax")
+    jax = pytest.importorskip("jax", reason="jax is not installed")
     energies, t = jax.numpy.asarray(ENERGIES[:3, :4], "float32"), jax.numpy.asarray([0.5, 1.0, 3.0], "float32")
     for function in (boltzmann, *REDUCTIONS):
         whole = function(energies, t[:, None])
@@ -306,7 +306,7 @@ def test_under_jax() -> None:
 
 
 def test_under_torch() -> None:
-    torch = pytest.importorskip("torch")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
     energies, t = torch.from_numpy(ENERGIES[:3, :4]), torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
     for function in (boltzmann, *REDUCTIONS):
         whole = function(energies, t[:, None])

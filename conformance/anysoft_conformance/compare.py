@@ -391,10 +391,10 @@ def _native(
     except LookupError as error:
         return None, None, str(error)
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        return None, None, f"{one.name} fails at {task.function} of {dtype_name(arrays[0])}: {_first_line(error)}"
+        return None, None, f"{one.name} fails at {task.function} of {_dtype_name(arrays[0])}: {_first_line(error)}"
 
 
-def dtype_name(array: Any) -> str:
+def _dtype_name(array: Any) -> str:
     """The dtype of an array, as every framework's users know it."""
     return str(array.dtype).rpartition(".")[2]
 

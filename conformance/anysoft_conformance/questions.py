@@ -20,15 +20,15 @@ Arrays = tuple[np.ndarray[Any, Any], ...]
 class Question:
     """A function's arguments, made of rows of logits, (lines, length); `asked` says in words which they are.
 
-    `most` is how many lines it is asked of at most, and `shared` how many of its arrays, the last ones, belong to every
-    line alike.
+    `most` is how many lines it is asked of, if not all, and `shared` how many of its arrays, the last ones, belong to
+    every line alike.
     """
 
     function: str
     asked: str
     arguments: Callable[[FloatArray], Arrays]
     options: Callable[[FloatArray], Mapping[str, Any]] | Mapping[str, Any] = field(default_factory=dict)
-    most: int = 1_000_000
+    most: int | None = None
     shared: int = 0
 
     @property
