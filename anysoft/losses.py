@@ -326,14 +326,12 @@ class _Labels(NamedTuple):
 
 def _labels(backend: Backend, xp: Any, labels: Array, x: Array, n: Any, ignore_index: int | None) -> _Labels:
     """The labels from 0 to n − 1 of a call; any other is refused where values can be looked at."""
-    device = getattr(x, "device", None)
     if isinstance(labels, int) and not isinstance(labels, bool):
-        labels = xp.asarray(labels, device=device)
+        labels = xp.asarray(labels, device=getattr(x, "device", None))
     if not hasattr(labels, "dtype") or not xp.isdtype(labels.dtype, "integral"):
         raise TypeError(f"labels must be integers, not {getattr(labels, 'dtype', repr(labels))}")
     # the default integer, because 300 does not fit an int8 that it is compared with
-    integer = xp.__array_namespace_info__().default_dtypes(device=device)["integral"]
-    labels = xp.astype(xp.asarray(labels), integer, copy=False)
+    labels = xp.astype(xp.asarray(labels), arguments.default_integer(xp, x), copy=False)
     valid = (labels >= 0) & (labels < n)
     ignored = None if ignore_index is None else labels == ignore_index
     if backend.may_look(labels):
