@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from anysoft_conformance.judgement import Verdict
     from anysoft_conformance.report import Report
     from anysoft_conformance.suite import KnownFailure
-    from anysoft_conformance.summary import Finding, Square
+    from anysoft_conformance.summary import Finding, Matrix, Square
 
 MOST_FAILURES = 20
 MOST_KNOWN = 4  # of each cause
 MOST_CHARACTERS = 400
 MOST_FINDINGS = 15  # of each function
 
+_SIGNS = {"✓": "green", "–": "dim", "*": "magenta", "✗": "bold red"}
 _STYLES = {"": "", "*": "magenta", "!": "bold red", "✗": "bold red"}
 
 
@@ -174,6 +175,7 @@ def show(report: "Report", console: "Console") -> None:
         console.print(Text(" · ".join(parts), style="bold"))
         here = {key[2:]: found for key, found in squares.items() if key[:2] == place}
         console.print(_table(summary.functions(report), dtypes, paths, here))
+    _transformations(report, console)
     for where, findings in summary.scoreboard(report).items():
         console.print()
         console.print(Text(f"What the frameworks' own functions break on {where}", style="bold"))
@@ -220,6 +222,48 @@ def _table(
                 _count(unexpected, "bold red"),
                 _count(sum(square.cell.not_offered for square in here), ""),
             )
+    return table
+
+
+def _transformations(report: "Report", console: "Console") -> None:
+    """The matrix function × transformation of each backend, in as many tables as the console is narrow."""
+    from rich.text import Text
+
+    from anysoft_conformance import summary
+
+    for matrix in summary.matrices(report):
+        names = [name for kind in matrix.transformations.values() for name in kind]
+        beside = f", and beside it {summary.native_name(report, matrix.backend)} itself" if matrix.native else ""
+        console.print()
+        console.print(
+            Text.assemble(
+                (f"{matrix.backend} {report.versions.get(matrix.backend, '')} · transformations", "bold"),
+                (f"  ✓ kept{beside}; – nothing to ask", "dim"),
+            )
+        )
+        first = max(map(len, matrix.functions))
+        room = max(1, (console.width - first - 1) // (4 if matrix.native else 3))
+        for start in range(0, len(names), room):
+            numbers = dict(enumerate(names[start : start + room], start=start + 1))
+            console.print(_matrix(matrix, numbers))
+            console.print(Text("  ".join(f"{number} {name}" for number, name in numbers.items()), "dim"))
+
+
+def _matrix(matrix: "Matrix", numbers: "dict[int, str]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from anysoft_conformance import summary
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("")
+    for number in numbers:
+        table.add_column(str(number), width=3 if matrix.native else 2)
+    for function in matrix.functions:
+        found = [summary.signs(matrix, function, name) for name in numbers.values()]
+        if any(signs != ("–",) for signs in found):
+            cells = (Text.assemble(*((sign, _SIGNS[sign]) for sign in signs)) for signs in found)
+            table.add_row(function, *cells)
     return table
 
 

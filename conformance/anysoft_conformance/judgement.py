@@ -23,6 +23,7 @@ from anysoft_conformance.oracle import FloatArray, Truth
 from anysoft_conformance.rows import Row, find
 from anysoft_conformance.subject import Subject
 from anysoft_conformance.subjects import SUBJECTS
+from anysoft_conformance.transformations import Call, Transformation
 from anysoft_conformance.truths import Axis, Problem
 
 Array = Any
@@ -36,6 +37,7 @@ __all__ = ["Judgement", "Verdict", "judge", "judge_case"]
 class Verdict:
     """What one case said of one function on one row.
 
+    `transformation` names what the framework does to the call, if it is no plain one.
     `error` and `allowed` are in ulp of the truth, where `error / allowed` is largest; None where nothing could be
     measured. `aspect` is what is broken: ``raised``, ``refusal``, ``namespace``, ``dtype``, ``shape``, ``device``,
     ``argument`` (one was written to), ``sum`` (probabilities do not add up to 1), ``special value`` or ``contract``.
@@ -55,11 +57,19 @@ class Verdict:
     allowed: float | None = None
     computed: str = ""
     truth: str = ""
+    transformation: str = ""
 
     @property
     def id(self) -> str:
         """Its name among all verdicts."""
-        return name_of(self.function, self.case, self.what, f"{self.backend}-{self.device}-{self.dtype}", self.path)
+        row = f"{self.backend}-{self.device}-{self.dtype}"
+        return name_of(self.function, self.case, self.what, row, self.path, self.transformation)
+
+    @property
+    def question(self) -> str:
+        """What the function was asked: the case, which derivative, and how it was called."""
+        what = "" if self.what == "value" else f" {self.what}"
+        return f"{self.case}{what}{f' @{self.transformation}' if self.transformation else ''}"
 
     @property
     def ratio(self) -> float | None:
@@ -67,9 +77,10 @@ class Verdict:
         return None if self.error is None or not self.allowed else self.error / self.allowed
 
 
-def name_of(function: str, case: str, what: What, row: str, path: str) -> str:
+def name_of(function: str, case: str, what: What, row: str, path: str, transformation: str = "") -> str:
     """The id of a check, which its verdict has too."""
-    return "-".join([function, case, *([] if what == "value" else [what]), row, path])
+    plain = "-".join([function, case, *([] if what == "value" else [what]), row, path])
+    return f"{plain}@{transformation}" if transformation else plain
 
 
 class _BrokenError(Exception):
@@ -84,7 +95,14 @@ class _BrokenError(Exception):
 
 
 def judge_case(
-    subject: Subject, case: Case, row: Row, call: Callable[..., Any], *, path: str = "", what: What = "value"
+    subject: Subject,
+    case: Case,
+    row: Row,
+    call: Callable[..., Any],
+    *,
+    path: str = "",
+    what: What = "value",
+    transformation: Transformation | None = None,
 ) -> Verdict:
     """Judge one call.
 
@@ -99,17 +117,22 @@ def judge_case(
     path : str
         What the verdict is to say about how the call was made.
     what : {"value", "gradient", "hessian"}
+    transformation : Transformation, optional
+        How the call is made, if it is not just made; its `what` must be `what`.
 
     Returns
     -------
     Verdict
     """
     verdict = functools.partial(
-        Verdict, subject.name, case.name, what, row.backend, row.device, row.dtype, path or "call"
+        Verdict,
+        *(subject.name, case.name, what, row.backend, row.device, row.dtype, path or "call"),
+        transformation=transformation.name if transformation else "",
     )
+    judged = _judged_value if what == "value" else _judged_derivative
     try:
         with row.framework.session():
-            measured = (_judged_value if what == "value" else _judged_derivative)(subject, case, row, call, what)
+            measured = judged(subject, case, row, call, what, transformation)
     except _BrokenError as broken:
         return verdict("broken", broken.aspect, f"{broken.reason} ({case.why})", **broken.measured)
     except _NotOfferedError as error:
@@ -121,7 +144,14 @@ class _NotOfferedError(Exception):
     pass
 
 
-def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
+def _judged_value(
+    subject: Subject,
+    case: Case,
+    row: Row,
+    call: Callable[..., Any],
+    what: What,
+    transformation: Transformation | None,
+) -> dict[str, Any]:
     problem, arrays, options = _given(subject, case, row)
     positional, named = _axis(subject, case)
     arguments = (*arrays, *positional)
@@ -130,7 +160,10 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
         _refused(case, call, arguments, options)
         return {}
     before = [row.host(array) for array in (*arrays, *options.values()) if _is_array(row, array)]
-    result = _called(call, arguments, options)
+    if transformation:
+        result = _called(transformation.apply, (_call(row, call, arrays, positional, options),), {})
+    else:
+        result = _called(call, arguments, options)
     for was, array in zip(before, (a for a in (*arrays, *options.values()) if _is_array(row, a)), strict=True):
         if not np.array_equal(was, row.host(array), equal_nan=True):
             raise _BrokenError("argument", "an argument was written to")
@@ -138,6 +171,9 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
     results = result if isinstance(result, tuple) else (result,)
     worst: dict[str, Any] = {}
     dtypes = [_result_dtype(row, problem, kind) for kind in subject.results or ("",) * len(truths)]
+    if transformation and not transformation.data:
+        _same_kind(results, truths, dtypes)
+        return {}
     if np.iscomplexobj(problem.x) and len(results) == 1:
         _keep_place(row, results[0], truths[0], problem, problem.dtype)
         host = row.host(results[0])
@@ -156,12 +192,46 @@ def _judged_value(subject: Subject, case: Case, row: Row, call: Callable[..., An
     return worst
 
 
-def _judged_derivative(subject: Subject, case: Case, row: Row, call: Callable[..., Any], what: What) -> dict[str, Any]:
+def _call(
+    row: Row, call: Callable[..., Any], arrays: tuple[Array, ...], after: tuple[Any, ...], options: Mapping[str, Any]
+) -> Call:
+    """A call as a transformation takes it: all arrays together, and all else."""
+    given = [isinstance(array, int | float) for array in arrays]
+    assert not any(given), "a transformation wants arrays"
+    among = {name: value for name, value in options.items() if _is_array(row, value)}
+    rest = {name: value for name, value in options.items() if name not in among}
+    return Call(row, call, (*arrays, *among.values()), len(arrays), tuple(among), after, rest)
+
+
+def _same_kind(results: Sequence[Any], truths: Sequence[Truth], dtypes: Sequence[str]) -> None:
+    """Of results without data: their number, shapes and dtypes."""
+    if len(results) != len(truths):
+        raise _BrokenError("shape", f"{len(results)} results where {len(truths)} are right")
+    for one, truth, dtype in zip(results, truths, dtypes, strict=True):
+        if tuple(one.shape) != truth.high.shape:
+            raise _BrokenError("shape", f"{tuple(one.shape)} where {truth.high.shape} is right")
+        if (found := str(one.dtype).rpartition(".")[2]) != dtype:
+            raise _BrokenError("dtype", f"{found} where {dtype} is right")
+
+
+def _judged_derivative(
+    subject: Subject,
+    case: Case,
+    row: Row,
+    call: Callable[..., Any],
+    what: What,
+    transformation: Transformation | None,
+) -> dict[str, Any]:
     _, arrays, options = _given(subject, case, row)
-    differentiate = getattr(row.framework, {"gradient": "jacobian", "hessian": "hessian"}[what])
     truth, finite = _derivative(subject.name, case, row.dtype, row.framework.default_float, what)
-    of_arrays = _of_arrays(call, *_axis(subject, case), options)
-    result = row.host(_called(differentiate, (of_arrays, *arrays), {}))
+    positional, named = _axis(subject, case)
+    if transformation:
+        given = _call(row, call, arrays, positional, {**options, **named})
+        result = row.host(_called(transformation.apply, (given,), {}))
+    else:
+        differentiate = getattr(row.framework, {"gradient": "jacobian", "hessian": "hessian"}[what])
+        of_arrays = _of_arrays(call, positional, named, options)
+        result = row.host(_called(differentiate, (of_arrays, *arrays), {}))
     if result.shape != truth.high.shape:
         raise _BrokenError("shape", f"a derivative of shape {result.shape} where {truth.high.shape} is right")
     if np.isnan(result).any():
@@ -299,7 +369,8 @@ def _refused(case: Case, call: Callable[..., Any], arguments: tuple[Any, ...], o
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    first, _, rest = str(error).partition("\n")
+    return f"{first} {_first_line(Exception(rest))}" if first.endswith(":") and rest else first
 
 
 def _result_dtype(row: Row, problem: Problem, kind: str) -> str:

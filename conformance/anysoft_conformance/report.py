@@ -62,9 +62,8 @@ class Report:
         rows: dict[str, Any] = {}
         for verdict in self.verdicts:
             row = f"{verdict.backend} {verdict.device} {verdict.dtype}"
-            case = verdict.case if verdict.what == "value" else f"{verdict.case} {verdict.what}"
             table = rows.setdefault(row, {}).setdefault(verdict.function, {}).setdefault(verdict.path, {})
-            table[case] = _entry(verdict)
+            table[verdict.question] = _entry(verdict)
         return {
             "anysoft": self.anysoft,
             "suite": self.suite,
@@ -130,9 +129,12 @@ def _short(value: float | None) -> float:
 
 def _verdict(row: str, function: str, path: str, case: str, entry: Any) -> Verdict:
     backend, device, dtype = row.split(" ")
-    name, _, what = case.partition(" ")
+    plain, _, transformation = case.partition(" @")
+    name, _, what = plain.partition(" ")
     make: Callable[..., Verdict] = functools.partial(
-        Verdict, function, name, cast(What, what or "value"), backend, device, dtype, path
+        Verdict,
+        *(function, name, cast(What, what or "value"), backend, device, dtype, path),
+        transformation=transformation,
     )
     if entry is None:
         return make("kept")

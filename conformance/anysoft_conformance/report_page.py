@@ -14,11 +14,12 @@ from anysoft_conformance.document import document
 from anysoft_conformance.judgement import Verdict
 from anysoft_conformance.report import Report
 from anysoft_conformance.suite import NATIVE
-from anysoft_conformance.summary import Finding, Key, Square
+from anysoft_conformance.summary import Finding, Key, Matrix, Square
 
 MOST_CHARACTERS = 400  # of one reason
 MOST_BROKEN = 80  # behind one square
 WORST_KEPT = 3
+_KINDS = {"value": "values", "gradient": "first derivatives", "hessian": "second"}
 
 Squares = dict[Key, dict[str, Square]]
 
@@ -39,6 +40,7 @@ def render(report: Report) -> str:
     parts = [
         _headline(report),
         _map(report, squares),
+        _transformations(report),
         _known(report),
         _scoreboard(report),
         _behind(report, squares),
@@ -109,6 +111,67 @@ def _map(report: Report, squares: Squares) -> str:
         '<span><i class="broken-1 wrong">2✗</i>wrong NaN, infinity, shape, … too</span>'
         f'<span><i>–</i>nothing offered</span></p><div class="panels free maps">{"".join(panels)}</div></section>\n'
     )
+
+
+def _transformations(report: Report) -> str:
+    sections = []
+    for matrix in summary.matrices(report):
+        name = f"{escape(matrix.backend)} {escape(report.versions.get(matrix.backend, ''))}"
+        beside = f" Beside it, smaller, what {escape(summary.native_name(report, matrix.backend))} itself does."
+        sections.append(
+            f"<h3>{name}</h3><p>{beside if matrix.native else ''}</p><div class='wide'>{_matrix(matrix)}</div>"
+            f"{_broken_of(report, matrix)}"
+        )
+    if not sections:
+        return ""
+    return (
+        "<section><h2>Transformations</h2><p>What the framework does to functions, judged as a plain call is: "
+        f"✓ kept, * known to be broken, ✗ broken, – nothing to ask.</p>{''.join(sections)}</section>\n"
+    )
+
+
+def _matrix(matrix: Matrix) -> str:
+    span = 2 if matrix.native else 1
+    kinds = "".join(
+        f'<th colspan="{span * len(names)}">{_KINDS[what]}</th>' for what, names in matrix.transformations.items()
+    )
+    every = [name for names in matrix.transformations.values() for name in names]
+    heads = "".join(f'<th colspan="{span}"><span>{escape(name)}</span></th>' for name in every)
+    rows = []
+    for function in matrix.functions:
+        cells = []
+        for key in ((function, name) for name in every):
+            cells.append(_sign(matrix.ours.get(key), ""))
+            if matrix.native:
+                cells.append(_sign(matrix.native.get(key), "native"))
+        rows.append(f"<tr><th>{function}</th>{''.join(cells)}</tr>")
+    return (
+        f'<table class="matrix"><thead><tr class="kinds"><th></th>{kinds}</tr><tr><th></th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _sign(square: Square | None, who: str) -> str:
+    sign = summary.sign(square)
+    if square is None or not square.offered:
+        return f'<td class="none {who}">{"" if who else sign}</td>'
+    kind = {"✓": "kept-2", "*": "known", "✗": "broken-2"}[sign]
+    title = f"{square.verdicts[0].function}, {square.verdicts[0].transformation}: {_counts(square)}"
+    return f'<td class="{kind} {who}" title="{escape(title)}">{sign}</td>'
+
+
+def _broken_of(report: Report, matrix: Matrix) -> str:
+    """What the matrix has of the framework's own functions that is broken, and of anysoft's."""
+    parts = []
+    for who, squares in (("anysoft’s", matrix.ours), ("the framework’s own", matrix.native)):
+        broken = summary.worst_first(verdict for square in squares.values() for verdict in square.broken)
+        if broken:
+            more = f"<p>and {len(broken) - MOST_BROKEN:,} more in the JSON report</p>" * (len(broken) > MOST_BROKEN)
+            parts.append(
+                f"<details><summary>{len(broken):,} checks of {who} functions are broken</summary>"
+                f'<div class="square">{_list(report, broken[:MOST_BROKEN], place=True)}{more}</div></details>'
+            )
+    return "".join(parts)
 
 
 def _square(square: Square | None) -> str:
@@ -218,7 +281,7 @@ def _details(report: Report, square: Square) -> str:
             body.append(f"<p>and {len(square.broken) - MOST_BROKEN:,} more in the JSON report</p>")
     kept = summary.worst_first(v for v in square.verdicts if v.outcome == "kept" and v.ratio is not None)[:WORST_KEPT]
     if kept:
-        items = ", ".join(f"<code>{escape(_case(v))}</code> {summary.times(v.ratio)}" for v in kept)
+        items = ", ".join(f"<code>{escape(v.question)}</code> {summary.times(v.ratio)}" for v in kept)
         body.append(f"<p>Closest to the contract of what is kept: {items}</p>")
     lacking = Counter(v.reason.partition("; ")[0] for v in square.verdicts if v.outcome == "not offered")
     body += [f"<p>{count:,} not offered: {escape(reason[:MOST_CHARACTERS])}</p>" for reason, count in lacking.items()]
@@ -262,12 +325,8 @@ def _broken(report: Report, verdict: Verdict, place: bool) -> str:
     reason = reason if len(reason) <= MOST_CHARACTERS else f"{reason[:MOST_CHARACTERS]}…"
     expected = ' class="expected"' if verdict.id in report.known else ""
     aspect = f"<em{expected}>{verdict.aspect}</em>"
-    case = f"<code>{escape(_case(verdict))}</code>"
+    case = f"<code>{escape(verdict.question)}</code>"
     return f"<li>{function}{case}{escape(where)} {aspect} {_linked(reason)}{cause}</li>"
-
-
-def _case(verdict: Verdict) -> str:
-    return verdict.case if verdict.what == "value" else f"{verdict.case} {verdict.what}"
 
 
 def _linked(text: str) -> str:

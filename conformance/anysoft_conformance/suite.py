@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 import importlib.resources
@@ -9,16 +10,18 @@ import operator
 import tomllib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anysoft
-from anysoft_conformance.corpus import Case
+from anysoft_conformance import transformations
+from anysoft_conformance.corpus import CORE, Case
 from anysoft_conformance.frameworks import native
 from anysoft_conformance.judgement import Verdict, What, applies, differentiable, judge_case, name_of
 from anysoft_conformance.rows import Row
 from anysoft_conformance.subject import Subject
 from anysoft_conformance.subjects import SUBJECTS
+from anysoft_conformance.transformations import Transformation
 
 # Counted up with every change of the contract: what is asked, or how it is judged. A report names the one it was made
 # with, so that an old report is not read as a new one.
@@ -32,25 +35,43 @@ NATIVE = "native"
 
 @dataclass(frozen=True)
 class Check:
-    """One case of one function on one row by one path; `run` judges it."""
+    """One case of one function on one row by one path, plainly called or transformed; `run` judges it."""
 
     subject: Subject
     case: Case
     row: Row
     path: str
     what: What = "value"
+    transformation: Transformation | None = None
 
     @property
     def id(self) -> str:
         """Its name, the same on every machine that has the row."""
-        return name_of(self.subject.name, self.case.name, self.what, str(self.row), self.path)
+        transformation = self.transformation.name if self.transformation else ""
+        return name_of(self.subject.name, self.case.name, self.what, str(self.row), self.path, transformation)
 
     def run(self) -> Verdict:
         """Judge it. A warning from anysoft is a failure; natives may warn of what the verdict says."""
         call = _call(self.subject.name, self.row.backend, self.path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if self.path == NATIVE else "error")
+            if self.transformation:
+                # PyTorch's own, from modules that torch.func.jvp and inductor import (2.13)
+                warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
+                return self._transformed(call)
             return judge_case(self.subject, self.case, self.row, call, path=self.path, what=self.what)
+
+    def _transformed(self, call: Callable[..., Any]) -> Verdict:
+        """The options are set around the transformation, not in the function that it sees, as they are in a program."""
+        judged = functools.partial(judge_case, self.subject, self.case, self.row, path=self.path)
+        if self.path == NATIVE:
+            plain = judged(call, what="value")
+            if plain.outcome == "not offered":  # which a compiler would say in other words
+                return replace(plain, what=self.what, transformation=self.transformation.name)
+        exported = operator.attrgetter(self.subject.name)(anysoft)
+        path: Any = self.path
+        with contextlib.nullcontext() if path == "auto" else anysoft.options(path=path):
+            return judged(exported, what=self.what, transformation=self.transformation)
 
 
 @functools.cache
@@ -90,6 +111,42 @@ def checks(rows: Iterable[Row], paths: Sequence[str] = PATHS, *, full: bool = Fa
                     if what == "value" or differentiable(subject, case, row, what, full=full):
                         asked = (path for path in paths if _judges(subject, case, row, path, paths))
                         yield from (Check(subject, case, row, path, what) for path in asked)
+                yield from _transformed(subject, case, row, paths, full=full)
+
+
+def _transformed(subject: Subject, case: Case, row: Row, paths: Sequence[str], *, full: bool) -> Iterator[Check]:
+    """The checks of the matrix function × transformation.
+
+    In the full sweep all of it. Every day, the core functions get all transformations and the others some, each by one
+    case and one path.
+    """
+    for one in transformations.of(row.backend):
+        if not one.asks(subject, case, row):
+            continue
+        if one.what != "value" and not differentiable(subject, case, row, one.what):
+            continue
+        if not full and not ((one.daily or subject.name in CORE) and case == _daily(subject, row, one)):
+            continue
+        for path in paths if full or NATIVE in paths else paths[:1]:
+            if _judges(subject, case, row, path, paths):
+                yield Check(subject, case, row, path, one.what, one)
+
+
+@functools.cache
+def _daily(subject: Subject, row: Row, transformation: Transformation) -> Case | None:
+    """The first of the cases that a transformation has a use for."""
+    named = {case.name: case for case in subject.cases}
+    found = (named[name] for name in transformations.names(subject))
+    return next(
+        (
+            case
+            for case in found
+            if applies(case, row)
+            and transformation.asks(subject, case, row)
+            and (transformation.what == "value" or differentiable(subject, case, row, transformation.what))
+        ),
+        None,
+    )
 
 
 def _judges(subject: Subject, case: Case, row: Row, path: str, paths: Sequence[str]) -> bool:

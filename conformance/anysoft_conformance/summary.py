@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from anysoft_conformance import transformations
 from anysoft_conformance.compare import ulp
-from anysoft_conformance.judgement import Verdict
+from anysoft_conformance.judgement import Verdict, What
 from anysoft_conformance.report import Cell, Report, cell
 from anysoft_conformance.subjects import SUBJECTS
 from anysoft_conformance.suite import NATIVE, PATHS
@@ -123,8 +124,9 @@ def squares(report: Report) -> dict[Key, dict[str, Square]]:
     """A square for each function, by (backend, device, dtype, path); natives that offer nothing are left out."""
     groups: dict[Key, dict[str, list[Verdict]]] = {}
     for verdict in report.verdicts:
-        key = (verdict.backend, verdict.device, verdict.dtype, verdict.path)
-        groups.setdefault(key, {}).setdefault(verdict.function, []).append(verdict)
+        if not verdict.transformation:
+            key = (verdict.backend, verdict.device, verdict.dtype, verdict.path)
+            groups.setdefault(key, {}).setdefault(verdict.function, []).append(verdict)
     found = {
         key: {name: Square(tuple(ones), cell(ones, report.known)) for name, ones in functions.items()}
         for key, functions in groups.items()
@@ -164,6 +166,63 @@ def alike(found: Mapping[Key, Mapping[str, Square]]) -> dict[tuple[str, tuple[st
 def functions(report: Report) -> list[str]:
     """The functions that the report is about."""
     return list(dict.fromkeys(verdict.function for verdict in report.verdicts))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Transformations
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What one backend's transformations do: a square for each (function, transformation), and the native's beside it.
+
+    `transformations` are of values, of first and of second derivatives, in the order of the run.
+    """
+
+    backend: str
+    transformations: Mapping[What, tuple[str, ...]]
+    functions: tuple[str, ...]
+    ours: Mapping[tuple[str, str], Square]
+    native: Mapping[tuple[str, str], Square]
+
+
+def matrices(report: Report) -> list[Matrix]:
+    """A matrix for each backend that has transformations."""
+    found: dict[str, list[Verdict]] = {}
+    for verdict in report.verdicts:
+        if verdict.transformation:
+            found.setdefault(verdict.backend, []).append(verdict)
+    return [_matrix(backend, verdicts, report) for backend, verdicts in found.items()]
+
+
+def _matrix(backend: str, verdicts: list[Verdict], report: Report) -> Matrix:
+    groups: tuple[dict[tuple[str, str], list[Verdict]], ...] = {}, {}
+    for verdict in verdicts:
+        groups[verdict.path == NATIVE].setdefault((verdict.function, verdict.transformation), []).append(verdict)
+    ours, native = (
+        {key: Square(tuple(ones), cell(ones, report.known)) for key, ones in group.items()} for group in groups
+    )
+    order = {one.name: place for place, one in enumerate(transformations.of(backend))}
+    kinds: dict[What, tuple[str, ...]] = {}
+    for what in ("value", "gradient", "hessian"):
+        names = {verdict.transformation for verdict in verdicts if verdict.what == what}
+        if names:
+            kinds[what] = tuple(sorted(names, key=lambda name: order.get(name, len(order))))
+    functions = tuple(dict.fromkeys(verdict.function for verdict in verdicts))
+    return Matrix(backend, kinds, functions, ours, {key: one for key, one in native.items() if one.offered})
+
+
+def sign(square: Square | None) -> str:
+    """A square of the matrix in a character: ✓ kept, ``*`` known to be broken, ✗ broken, – nothing asked."""
+    if square is None or not square.offered:
+        return "–"
+    return "✗" if square.unexpected else "*" if square.cell.broken else "✓"
+
+
+def signs(matrix: Matrix, function: str, transformation: str) -> tuple[str, ...]:
+    """The sign of anysoft's function and, where the framework has one of its own, that one's."""
+    key = (function, transformation)
+    return (sign(matrix.ours.get(key)), *((sign(matrix.native[key]),) if key in matrix.native else ()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -217,9 +276,8 @@ def scoreboard(report: Report) -> dict[str, list[Finding]]:
     offers = {key[0] for key in squares(report) if key[3] == NATIVE}
     groups: dict[tuple[str, str, str], dict[str, dict[str, Verdict]]] = {}
     for verdict in report.verdicts:
-        if verdict.path == NATIVE and verdict.backend in offers:
-            case = verdict.case if verdict.what == "value" else f"{verdict.case} {verdict.what}"
-            group = groups.setdefault((verdict.device.partition(":")[0], verdict.function, case), {})
+        if verdict.path == NATIVE and verdict.backend in offers and not verdict.transformation:
+            group = groups.setdefault((verdict.device.partition(":")[0], verdict.function, verdict.question), {})
             answers = group.setdefault(verdict.dtype, {})
             if verdict.outcome == "broken" or verdict.backend not in answers:
                 answers[verdict.backend] = verdict

@@ -1,6 +1,6 @@
-"""The README's support table, made from the reports in `conformance/reports`.
+"""The tables of the documentation, made from the reports in `conformance/reports`.
 
-python -m anysoft_conformance.support_table conformance/reports/*.json README.md
+python -m anysoft_conformance.support_table conformance/reports/*.json README.md docs/transformations.md
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anysoft_conformance import suite, summary
+from anysoft_conformance.judgement import What
 from anysoft_conformance.report import Report
 from anysoft_conformance.summary import Square
 
 BEGIN, END = "<!-- support table: begin -->", "<!-- support table: end -->"
+BEGIN_MATRIX, END_MATRIX = "<!-- transformations: begin -->", "<!-- transformations: end -->"
+KINDS: dict[What, str] = {"value": "values", "gradient": "first derivatives", "hessian": "second derivatives"}
 NAMES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX", "cupy": "CuPy"}
 
 
@@ -69,13 +72,48 @@ def _cell(squares: Iterable[Square], *, native: bool) -> str:
     return ", ".join([*parts, *([f"{known:,} known"] if known else [])]) + f" of {kept + broken:,}"
 
 
+def transformation_tables(*reports: Report) -> str:
+    """The matrices function × transformation as Markdown: a table for each backend and order of the derivative.
+
+    Parameters
+    ----------
+    *reports : Report
+        One for each machine.
+
+    Returns
+    -------
+    str
+        In each cell the sign of anysoft's function, and beside it that of the framework's own.
+    """
+    parts = []
+    for report in reports:
+        found = summary.matrices(report)
+        for matrix in found:
+            name = f"{NAMES.get(matrix.backend, matrix.backend)} {report.versions.get(matrix.backend, '')}".strip()
+            for what, transformations in matrix.transformations.items():
+                parts += [f"### {name}: {KINDS[what]}", "", *_matrix(matrix, transformations), ""]
+        parts += [_source(report), ""] if found else []
+    return "\n".join(parts[:-1]) or "No report holds transformations yet."
+
+
+def _matrix(matrix: summary.Matrix, transformations: Sequence[str]) -> list[str]:
+    titles = "".join(f" `{name}` |" for name in transformations)
+    lines = [f"| |{titles}", "|---" + "|:-:" * len(transformations) + "|"]
+    for function in matrix.functions:
+        keys = [(function, name) for name in transformations]
+        if any(key in matrix.ours for key in keys):
+            cells = (" ".join(summary.signs(matrix, *key)) for key in keys)
+            lines.append(f"| `{function}` | {' | '.join(cells)} |")
+    return lines
+
+
 def _source(report: Report) -> str:
     old = "" if report.suite >= suite.VERSION else f", **older than today's suite {suite.VERSION}**"
     commit = f" ({report.commit})" if report.commit else ""
     return f"{report.machine}, {report.made}: anysoft {report.anysoft}{commit}, suite {report.suite}{old}."
 
 
-def rewritten(text: str, table: str) -> str:
+def rewritten(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """A document with the table between the two comments.
 
     Raises
@@ -83,9 +121,16 @@ def rewritten(text: str, table: str) -> str:
     ValueError
         If it has not both of them once.
     """
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"there is not one {BEGIN} and one {END}")
-    return re.sub(f"{BEGIN}.*{END}", lambda _: f"{BEGIN}\n{table}\n{END}", text, flags=re.DOTALL)
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"there is not one {begin} and one {end}")
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{table}\n{end}", text, flags=re.DOTALL)
+
+
+def refreshed(text: str, reports: Sequence[Report]) -> str:
+    """A document with the table that it has a place for: that of transformations, or the support table."""
+    if BEGIN_MATRIX in text:
+        return rewritten(text, transformation_tables(*reports), BEGIN_MATRIX, END_MATRIX)
+    return rewritten(text, support_table(*reports))
 
 
 def read(file: Path) -> Report:
@@ -94,13 +139,15 @@ def read(file: Path) -> Report:
 
 
 def main(*arguments: str) -> None:
-    """Write the table of some reports into a document, the last argument."""
-    *files, document = map(Path, arguments)
-    table = support_table(*map(read, files))
-    document.write_text(rewritten(document.read_text(encoding="utf-8"), table), encoding="utf-8")
+    """Write the tables of some reports, the files that end with .json, into the documents, the others."""
+    files = list(map(Path, arguments))
+    reports = [read(file) for file in files if file.suffix == ".json"]
+    for document in (file for file in files if file.suffix != ".json"):
+        text = refreshed(document.read_text(encoding="utf-8"), reports)
+        document.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python -m anysoft_conformance.support_table REPORT.json... README.md")
+        sys.exit("usage: python -m anysoft_conformance.support_table REPORT.json... DOCUMENT.md...")
     main(*sys.argv[1:])
