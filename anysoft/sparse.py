@@ -219,7 +219,7 @@ def _difference(a: Array, b: Array) -> tuple[Array, Array]:
 def _excess(backend: Backend, p: Array, axis: int) -> Array:
     """Σ p − 1 without the rounding errors of the sum."""
     xp = backend.namespace(p)
-    if not backend.sums_in_halves():
+    if not (backend.sums_in_halves() and isinstance(p.shape[axis], int)):  # or the length is not known
         return xp.sum(p, axis=axis, keepdims=True) - 1.0
     before = (slice(None),) * axis
     rest = xp.zeros_like(p[_first(axis)])

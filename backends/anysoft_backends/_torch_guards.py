@@ -60,7 +60,7 @@ def why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sig
     if dtype is not None:
         return f"this path would round to {dtype} before the computation"
     if axis.__class__ is not int:
-        return f"this path is for one axis, not {axis!r}"
+        return "this path is for one axis, given as a number"
     if x.dtype not in COMMON:
         return f"this path is for floats, not {x.dtype}"
     if is_compiling() or not may_look():

@@ -592,4 +592,72 @@ _TORCH = (
     Transformation("vmap-hessian", _vmapped_hessian("torch.func"), "hessian", daily=True),
 )
 
-_OF: dict[str, tuple[Transformation, ...]] = {"jax": _JAX, "torch": _TORCH}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# array_api_strict: versions of the standard, with nothing whose shape depends on data
+
+
+def _strict(version: str) -> Callable[[Call], Any]:
+    def apply(call: Call) -> Any:
+        flags = {"boolean_indexing": False, "data_dependent_shapes": False, "enabled_extensions": ()}
+        with importlib.import_module("array_api_strict").ArrayAPIStrictFlags(api_version=version, **flags):
+            return call.of(*call.arrays)
+
+    return apply
+
+
+_STRICT = tuple(
+    Transformation(version, _strict(version), daily=True) for version in ("2023.12", "2024.12", "2025.12")
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Dask
+
+
+def _forbidden(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("something was computed while the call was made")
+
+
+def _lazy(call: Call) -> Any:
+    """Nothing is computed before somebody asks for it."""
+    with importlib.import_module("dask").config.set(scheduler=_forbidden):
+        return call.of(*call.arrays)
+
+
+def _chunked(*sizes: int) -> Callable[[Call], Any]:
+    """In chunks of these sizes, one after the other, along every axis."""
+
+    def chunks(length: int) -> tuple[int, ...]:
+        found: list[int] = []
+        while (rest := length - sum(found)) > 0:
+            found.append(min(sizes[len(found) % len(sizes)], rest))
+        return tuple(found) or (0,)
+
+    def apply(call: Call) -> Any:
+        return call.of(*(array.rechunk(tuple(map(chunks, array.shape))) for array in call.arrays))
+
+    return apply
+
+
+def _unknown_chunks(call: Call) -> Any:
+    """The length of the first axis is not known, as after a choice by values."""
+    da = importlib.import_module("dask.array")
+
+    def unknown(array: Array) -> Array:
+        if array.ndim < 2 or array.shape[0] != call.x.shape[0]:
+            return array  # a row, or the same for all rows
+        return array[da.ones(array.shape[0], dtype=bool, chunks=(array.chunks[0],))]
+
+    with importlib.import_module("dask").config.set(scheduler=_forbidden):
+        result = call.of(*map(unknown, call.arrays))
+    return _mapped(result, lambda one: one.compute_chunk_sizes())
+
+
+_DASK = (
+    Transformation("lazy", _lazy, daily=True),
+    Transformation("chunks-of-one", _chunked(1), daily=True),
+    Transformation("uneven-chunks", _chunked(1, 2), daily=True),
+    Transformation("unknown-chunks", _unknown_chunks, daily=True, needs=lambda case: case.axis == -1),
+)
+
+_OF = {"jax": _JAX, "torch": _TORCH, "array_api_strict": _STRICT, "dask": _DASK}
