@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anysoft_conformance import oracle
+from anysoft_conformance import differences, oracle
 from anysoft_conformance.corpus import FLOATS, HALVES, Case
 from anysoft_conformance.oracle import FloatArray, Truth
 from anysoft_conformance.rows import Row, find
@@ -435,14 +435,31 @@ def _derivative(
     """The truth of a derivative with respect to one row, and where the value is a number to differentiate towards."""
     subject = SUBJECTS[function]
     problem = case.problem(dtype, default_float)
-    derivative = subject.gradient if what == "gradient" else subject.hessian
-    assert derivative is not None
-    truth = derivative(problem)
+    if derivative := written(subject, what):
+        truth = derivative(problem)
+    elif what == "hessian" and (gradient := subject.gradient):
+        truth = differences.jacobian(lambda problem: (gradient(problem),), problem)
+    else:
+        truth = differences.jacobian(subject.truth, problem)
     value = _truths(function, case, dtype, default_float)[0].value
     finite = np.isfinite(value) if value.ndim else np.array(True)
-    return truth, np.broadcast_to(finite[..., None], truth.high.shape) if value.ndim else np.ones(
-        truth.high.shape, bool
-    )
+    finite = finite.reshape(finite.shape + (1,) * (truth.high.ndim - finite.ndim))
+    return truth, np.broadcast_to(finite, truth.high.shape)
+
+
+def written(subject: Subject, what: What) -> Callable[[Problem], Truth] | None:
+    """The truth of a derivative that the subject has."""
+    return subject.gradient if what == "gradient" else subject.hessian if what == "hessian" else None
+
+
+def differenced(subject: Subject, case: Case, row: Row, what: What) -> bool:
+    """Whether the truth of a derivative can be had by differences: of a value, or of a gradient that is written."""
+    if written(subject, what) or case.raises or subject.results or not applies(case, row):
+        return False
+    if what == "hessian":
+        return differentiable(subject, case, row, "gradient")
+    truths = _truths(subject.name, case, row.dtype, row.framework.default_float)
+    return len(truths) == 1 and not np.isnan(truths[0].high).any()
 
 
 def differentiable(subject: Subject, case: Case, row: Row, what: What, *, full: bool = False) -> bool:

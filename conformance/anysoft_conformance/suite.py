@@ -17,7 +17,7 @@ import anysoft
 from anysoft_conformance import transformations
 from anysoft_conformance.corpus import CORE, Case
 from anysoft_conformance.frameworks import native
-from anysoft_conformance.judgement import Verdict, What, applies, differentiable, judge_case, name_of
+from anysoft_conformance.judgement import Verdict, What, applies, differenced, differentiable, judge_case, name_of
 from anysoft_conformance.rows import Row
 from anysoft_conformance.subject import Subject
 from anysoft_conformance.subjects import SUBJECTS
@@ -123,7 +123,7 @@ def _transformed(subject: Subject, case: Case, row: Row, paths: Sequence[str], *
     for one in transformations.of(row.backend):
         if not one.asks(subject, case, row):
             continue
-        if one.what != "value" and not differentiable(subject, case, row, one.what):
+        if one.what != "value" and not _derivable(subject, case, row, one.what):
             continue
         if not full and not ((one.daily or subject.name in CORE) and case == _daily(subject, row, one)):
             continue
@@ -143,10 +143,24 @@ def _daily(subject: Subject, row: Row, transformation: Transformation) -> Case |
             for case in found
             if applies(case, row)
             and transformation.asks(subject, case, row)
-            and (transformation.what == "value" or differentiable(subject, case, row, transformation.what))
+            and (transformation.what == "value" or _derivable(subject, case, row, transformation.what))
         ),
         None,
     )
+
+
+def _derivable(subject: Subject, case: Case, row: Row, what: What) -> bool:
+    """Whether there is a truth of the derivative; where none is written, one case is had by differences."""
+    return differentiable(subject, case, row, what) or case == _differenced(subject, row, what)
+
+
+@functools.cache
+def _differenced(subject: Subject, row: Row, what: What) -> Case | None:
+    if subject.name in transformations.ROUGH:
+        return None
+    named = {case.name: case for case in subject.cases}
+    found = (named[name] for name in transformations.names(subject))
+    return next((case for case in found if differenced(subject, case, row, what)), None)
 
 
 def _judges(subject: Subject, case: Case, row: Row, path: str, paths: Sequence[str]) -> bool:

@@ -35,9 +35,9 @@ _CASES: dict[str, tuple[str, ...]] = {
     "log1mexp": ("matrix", "special", "large"),
     "log1pexp": ("matrix", "special", "zero"),
     "logexpm1": ("matrix", "special", "zero_of_value"),
-    "sigmoid": ("matrix", "special", "zero"),
+    "sigmoid": ("matrix", "special", "switch"),
     "log_sigmoid": ("matrix", "special", "confident"),
-    "logit": ("matrix", "special", "low"),
+    "logit": ("matrix", "special", "switches"),
     "logaddexp": ("broadcast", "special", "ties"),
     "logsubexp": ("broadcast", "special", "dominated"),
     "logmeanexp": ("mask_broadcast_down", "absent_first", "weights"),
@@ -69,6 +69,9 @@ _CASES: dict[str, tuple[str, ...]] = {
     "binary_cross_entropy": ("broadcast", "infinite", "sure"),
 }
 DTYPE = "float32"
+# Whose derivatives are not had by differences: what speaks of errors, what has thresholds, and decoding.temperature,
+# whose shift is a constant of differentiation.
+ROUGH = frozenset({"condition_number", "error_bound", "sparsemax", "entmax", "decoding.temperature"})
 
 
 @dataclass(frozen=True)
@@ -606,9 +609,7 @@ def _strict(version: str) -> Callable[[Call], Any]:
     return apply
 
 
-_STRICT = tuple(
-    Transformation(version, _strict(version), daily=True) for version in ("2023.12", "2024.12", "2025.12")
-)
+_STRICT = tuple(Transformation(version, _strict(version), daily=True) for version in ("2023.12", "2024.12", "2025.12"))
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Dask
