@@ -117,50 +117,45 @@ def checks(rows: Iterable[Row], paths: Sequence[str] = PATHS, *, full: bool = Fa
 def _transformed(subject: Subject, case: Case, row: Row, paths: Sequence[str], *, full: bool) -> Iterator[Check]:
     """The checks of the matrix function × transformation.
 
-    In the full sweep all of it. Every day, the core functions get all transformations and the others some, each by one
-    case and one path.
+    The core functions are asked for everything: each transformation, every day by one case and one path, and in the
+    full sweep by all of them. Of the others, what takes long to compile is asked in the full sweep, by one case.
     """
     for one in transformations.of(row.backend):
-        if not one.asks(subject, case, row):
+        if not _asked(subject, case, row, one):
             continue
-        if one.what != "value" and not _derivable(subject, case, row, one.what):
+        whole = one.daily or subject.name in CORE
+        if not (whole or full) or (not (whole and full) and case != _first(subject, row, one)):
             continue
-        if not full and not ((one.daily or subject.name in CORE) and case == _daily(subject, row, one)):
-            continue
-        for path in paths if full or NATIVE in paths else paths[:1]:
+        for path in paths if whole and full else (path for path in paths if path in (paths[0], NATIVE)):
             if _judges(subject, case, row, path, paths):
                 yield Check(subject, case, row, path, one.what, one)
 
 
-@functools.cache
-def _daily(subject: Subject, row: Row, transformation: Transformation) -> Case | None:
-    """The first of the cases that a transformation has a use for."""
+def _asked(subject: Subject, case: Case, row: Row, transformation: Transformation) -> bool:
+    """Whether a transformation is asked of a case, and there is a truth of what it gives."""
+    if not (transformation.asks(subject, case, row) and applies(case, row)):
+        return False
+    what = transformation.what
+    return what == "value" or differentiable(subject, case, row, what) or case == _differenced(subject, row, what)
+
+
+def _among(subject: Subject) -> Iterator[Case]:
+    """The cases of a function's transformations, in their order."""
     named = {case.name: case for case in subject.cases}
-    found = (named[name] for name in transformations.names(subject))
-    return next(
-        (
-            case
-            for case in found
-            if applies(case, row)
-            and transformation.asks(subject, case, row)
-            and (transformation.what == "value" or _derivable(subject, case, row, transformation.what))
-        ),
-        None,
-    )
+    return (named[name] for name in transformations.names(subject) if name in named)
 
 
-def _derivable(subject: Subject, case: Case, row: Row, what: What) -> bool:
-    """Whether there is a truth of the derivative; where none is written, one case is had by differences."""
-    return differentiable(subject, case, row, what) or case == _differenced(subject, row, what)
+@functools.cache
+def _first(subject: Subject, row: Row, transformation: Transformation) -> Case | None:
+    return next((case for case in _among(subject) if _asked(subject, case, row, transformation)), None)
 
 
 @functools.cache
 def _differenced(subject: Subject, row: Row, what: What) -> Case | None:
+    """The one case whose derivative is had by differences, where no truth of it is written."""
     if subject.name in transformations.ROUGH:
         return None
-    named = {case.name: case for case in subject.cases}
-    found = (named[name] for name in transformations.names(subject))
-    return next((case for case in found if differenced(subject, case, row, what)), None)
+    return next((case for case in _among(subject) if differenced(subject, case, row, what)), None)
 
 
 def _judges(subject: Subject, case: Case, row: Row, path: str, paths: Sequence[str]) -> bool:
