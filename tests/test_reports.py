@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anysoft_conformance import oracle, suite, support_table
+from anysoft_conformance import oracle, suite, support_table, transformations
 from anysoft_conformance.corpus import Case
 from anysoft_conformance.judgement import Verdict
 from anysoft_conformance.report import Report, dump
@@ -26,6 +27,19 @@ def _verdict(function: str, case: str, path: str, outcome: Any, **more: Any) -> 
     return Verdict(function, case, "value", "numpy", "cpu", "float64", path, outcome, **more)
 
 
+def _transformed() -> tuple[Verdict, ...]:
+    """What is asked of JAX's softmax under transformations, and of its own function."""
+    make = functools.partial(Verdict, "softmax", "kept", backend="jax", device="cpu:0", dtype="float32")
+    measured: dict[str, Any] = {"error": 1.0, "allowed": 4.0}
+    wrong: dict[str, Any] = {"outcome": "broken", "aspect": "raised", "reason": "an error"}
+    return (
+        make("value", path="auto", transformation="vmap-first", outcome="kept", **measured),
+        make("value", path="auto", transformation="jit", outcome="kept", **measured),
+        make("gradient", path="auto", transformation="jacfwd", **wrong),
+        make("value", path="native", transformation="jit", **wrong),
+    )
+
+
 def _report(**more: Any) -> Report:
     wrong: dict[str, Any] = {"aspect": "special value", "reason": "inf where 0.0 is right (a case)", "truth": "0.0"}
     verdicts = (
@@ -35,8 +49,13 @@ def _report(**more: Any) -> Report:
         _verdict("logsumexp", "kept", "auto", "kept", error=1.0, allowed=4.0),
         _verdict("logsumexp", "wrong", "native", "broken", computed="inf", **wrong),
         _verdict("logsumexp", "masked", "native", "not offered", reason="it has no where"),
+        *_transformed(),
     )
-    known = {"softmax-known-numpy-cpu-float64-auto": ("a cause", "https://github.com/numpy/numpy/issues/1")}
+    link = "https://github.com/numpy/numpy/issues/1"
+    known = {
+        "softmax-known-numpy-cpu-float64-auto": ("a cause", link),
+        "softmax-kept-gradient-jax-cpu:0-float32-auto@jacfwd": ("a cause", link),
+    }
     meta: dict[str, Any] = {"anysoft": "1.0", "suite": suite.VERSION, "commit": "abc", "made": "2026-01-02"}
     meta |= {"machine": "a machine", "truth": "mpmath 1", "versions": {"numpy": "2.0", "scipy": "1.0"}, "absent": {}}
     return Report(**{**meta, "full": False, "seconds": 1.0, "verdicts": verdicts, "known": known, **more})
@@ -47,11 +66,12 @@ def _report(**more: Any) -> Report:
 
 
 @needs_reports
-def test_the_readme_shows_the_committed_reports() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = support_table.support_table(*map(support_table.read, FILES))
-    command = "python -m anysoft_conformance.support_table conformance/reports/*.json README.md"
-    assert support_table.rewritten(text, table) == text, f"the README's support table is stale; {command}"
+@pytest.mark.parametrize("document", ["README.md", "docs/transformations.md"])
+def test_the_documentation_shows_the_committed_reports(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    command = "python -m anysoft_conformance.support_table conformance/reports/*.json README.md docs/transformations.md"
+    fresh = support_table.refreshed(text, [support_table.read(file) for file in FILES])
+    assert fresh == text, f"the table of {document} is stale; {command}"
 
 
 @needs_reports
@@ -75,6 +95,8 @@ def test_a_report_survives_json() -> None:
     assert again.as_dict() == content
     assert {verdict.id for verdict in again.verdicts} == {verdict.id for verdict in _report().verdicts}
     assert again.known == _report().known
+    assert again.verdicts[-1].transformation == "jit"
+    assert not _report().unexpected
 
 
 def test_the_support_table() -> None:
@@ -90,6 +112,27 @@ def test_the_support_table() -> None:
     assert "✗ 1 of 3" in support_table.support_table(_report(known={}))
     assert "**older than" not in table
     assert f"suite 0, **older than today's suite {suite.VERSION}**" in support_table.support_table(_report(suite=0))
+
+
+def test_the_tables_of_transformations() -> None:
+    assert support_table.transformation_tables(_report()).splitlines() == [
+        "### JAX: values",
+        "",
+        "| | `jit` | `vmap-first` |",
+        "|---|:-:|:-:|",
+        "| `softmax` | ✓ ✗ | ✓ |",
+        "",
+        "### JAX: first derivatives",
+        "",
+        "| | `jacfwd` |",
+        "|---|:-:|",
+        "| `softmax` | * |",
+        "",
+        f"a machine, 2026-01-02: anysoft 1.0 (abc), suite {suite.VERSION}.",
+    ]
+    assert "| `softmax` | ✗ |" in support_table.transformation_tables(_report(known={}))
+    plain = tuple(verdict for verdict in _report().verdicts if not verdict.transformation)
+    assert support_table.transformation_tables(_report(verdicts=plain)) == "No report holds transformations yet."
 
 
 def test_the_table_is_written_between_the_comments(tmp_path: Path) -> None:
@@ -124,6 +167,9 @@ def _contract() -> Iterator[Any]:
                 yield [_plain(array) for array in problem.arrays], options, problem.dtype, problem.at
                 if dtype == "float32" and not case.options and not case.raises and case.axis == -1:
                     yield [_plain(truth.value) for truth in subject.truth(problem)]
+        yield transformations.names(subject)
+    for backend in ("jax", "torch", "array_api_strict", "dask"):
+        yield backend, [(one.name, one.what, one.data, one.daily) for one in transformations.of(backend)]
     for dtype in oracle.FORMATS:
         high, exponent, condition = np.meshgrid([0.5, 0.75, -0.99], [-1074, -20, 0, 1, 9], [0.0, 1.0, 1e4])
         truth = oracle.Truth(high, high * 0, exponent.astype(np.int64), condition)

@@ -246,7 +246,9 @@ def _transformations(report: "Report", console: "Console") -> None:
         for start in range(0, len(names), room):
             numbers = dict(enumerate(names[start : start + room], start=start + 1))
             console.print(_matrix(matrix, numbers))
-            console.print(Text("  ".join(f"{number} {name}" for number, name in numbers.items()), "dim"))
+            console.print(
+                Text("  ".join(f"{number}\N{NO-BREAK SPACE}{name}" for number, name in numbers.items()), "dim")
+            )
 
 
 def _matrix(matrix: "Matrix", numbers: "dict[int, str]") -> "Table":

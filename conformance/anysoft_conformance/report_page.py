@@ -19,7 +19,7 @@ from anysoft_conformance.summary import Finding, Key, Matrix, Square
 MOST_CHARACTERS = 400  # of one reason
 MOST_BROKEN = 80  # behind one square
 WORST_KEPT = 3
-_KINDS = {"value": "values", "gradient": "first derivatives", "hessian": "second"}
+_KINDS = {"value": "values", "gradient": "first derivatives", "hessian": "second derivatives"}
 
 Squares = dict[Key, dict[str, Square]]
 
@@ -117,9 +117,10 @@ def _transformations(report: Report) -> str:
     sections = []
     for matrix in summary.matrices(report):
         name = f"{escape(matrix.backend)} {escape(report.versions.get(matrix.backend, ''))}"
-        beside = f" Beside it, smaller, what {escape(summary.native_name(report, matrix.backend))} itself does."
+        tables = "".join(_matrix(matrix, _KINDS[what], names) for what, names in matrix.transformations.items())
+        beside = f"Beside it, smaller, what {escape(summary.native_name(report, matrix.backend))} itself does."
         sections.append(
-            f"<h3>{name}</h3><p>{beside if matrix.native else ''}</p><div class='wide'>{_matrix(matrix)}</div>"
+            f"<h3>{name}</h3><p>{beside if matrix.native else ''}</p><div class='wide matrices'>{tables}</div>"
             f"{_broken_of(report, matrix)}"
         )
     if not sections:
@@ -130,24 +131,21 @@ def _transformations(report: Report) -> str:
     )
 
 
-def _matrix(matrix: Matrix) -> str:
+def _matrix(matrix: Matrix, title: str, names: tuple[str, ...]) -> str:
     span = 2 if matrix.native else 1
-    kinds = "".join(
-        f'<th colspan="{span * len(names)}">{_KINDS[what]}</th>' for what, names in matrix.transformations.items()
-    )
-    every = [name for names in matrix.transformations.values() for name in names]
-    heads = "".join(f'<th colspan="{span}"><span>{escape(name)}</span></th>' for name in every)
+    heads = "".join(f'<th colspan="{span}"><span>{escape(name)}</span></th>' for name in names)
     rows = []
     for function in matrix.functions:
+        if not any((function, name) in matrix.ours for name in names):
+            continue
         cells = []
-        for key in ((function, name) for name in every):
+        for key in ((function, name) for name in names):
             cells.append(_sign(matrix.ours.get(key), ""))
             if matrix.native:
                 cells.append(_sign(matrix.native.get(key), "native"))
         rows.append(f"<tr><th>{function}</th>{''.join(cells)}</tr>")
     return (
-        f'<table class="matrix"><thead><tr class="kinds"><th></th>{kinds}</tr><tr><th></th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        f'<table class="matrix"><thead><tr><th>{title}</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     )
 
 
@@ -168,7 +166,7 @@ def _broken_of(report: Report, matrix: Matrix) -> str:
         if broken:
             more = f"<p>and {len(broken) - MOST_BROKEN:,} more in the JSON report</p>" * (len(broken) > MOST_BROKEN)
             parts.append(
-                f"<details><summary>{len(broken):,} checks of {who} functions are broken</summary>"
+                f"<details><summary>{len(broken):,} broken of {who} functions</summary>"
                 f'<div class="square">{_list(report, broken[:MOST_BROKEN], place=True)}{more}</div></details>'
             )
     return "".join(parts)

@@ -8,7 +8,7 @@ import importlib.resources
 import pytest
 
 import anysoft
-from anysoft_conformance import plugin, suite
+from anysoft_conformance import plugin, suite, transformations
 from anysoft_conformance.subjects import ALIASES, DRAWN, MACHINERY, MODULES, SUBJECTS
 
 
@@ -41,6 +41,22 @@ def test_every_exported_function_is_in_the_suite() -> None:
     assert exported == set(SUBJECTS), "what anysoft exports and what the suite judges differ"
     for subject in SUBJECTS.values():
         assert subject.cases, f"{subject.name} has no case"
+
+
+def test_every_function_is_asked_for_every_transformation_of_its_backend(pytestconfig: pytest.Config) -> None:
+    """In the full sweep; each has a value to judge, but where a transformation is of some functions or options only."""
+    rows, _ = plugin.selected(pytestconfig)
+    asked = {
+        (check.row.backend, check.transformation.name, check.subject.name)
+        for check in suite.checks(rows, ("auto",), full=True)
+        if check.transformation
+    }
+    for backend in {row.backend for row in rows}:
+        every = [one for one in transformations.of(backend) if one.what == "value" and one.of_all]
+        missing = {(backend, one.name, name) for one in every for name in SUBJECTS} - asked
+        assert not missing
+    for name, subject in SUBJECTS.items():
+        assert set(transformations.names(subject)) <= {case.name for case in subject.cases}, name
 
 
 def test_no_known_failure_is_stale(pytestconfig: pytest.Config) -> None:

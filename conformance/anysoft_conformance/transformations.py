@@ -135,7 +135,7 @@ class Transformation:
         The only ones that it is for; all if empty.
     daily : bool
         Whether the everyday run asks it of every function; otherwise of the three core ones.
-    needs : callable
+    needs : callable, optional
         Whether a case has something to transform.
     """
 
@@ -145,13 +145,18 @@ class Transformation:
     data: bool = True
     functions: tuple[str, ...] = ()
     daily: bool = False
-    needs: Callable[[Case], bool] = lambda case: True
+    needs: Callable[[Case], bool] | None = None
+
+    @property
+    def of_all(self) -> bool:
+        """Whether it is for every function, and every case."""
+        return not self.functions and self.needs is None
 
     def asks(self, subject: Subject, case: Case, row: Row) -> bool:
         """Whether it is asked of a case on a row."""
-        if row.dtype != DTYPE or (self.functions and subject.name not in self.functions) or not self.needs(case):
+        if row.dtype != DTYPE or (self.functions and subject.name not in self.functions):
             return False
-        return case.name in names(subject)
+        return case.name in names(subject) and (self.needs is None or self.needs(case))
 
 
 def names(subject: Subject) -> tuple[str, ...]:
