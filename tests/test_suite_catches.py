@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from anysoft_conformance.judgement import Judgement, judge
+from anysoft_conformance import transformations
+from anysoft_conformance.judgement import Judgement, judge, judge_case
+from anysoft_conformance.rows import find
+from anysoft_conformance.subjects import SUBJECTS
 
 import anysoft
 
@@ -394,3 +399,57 @@ def test_there_are_many_mistakes() -> None:
     assert {aspect for mistake in MISTAKES for aspect in mistake.caught.values()} == {
         *("argument", "contract", "device", "dtype", "namespace", "raised", "refusal", "shape", "special value", "sum")
     }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Under transformations, where a plain call would be right
+
+
+def looks_at_a_value(x: Array, axis: Any) -> Array:
+    return anysoft.softmax(x, axis) if x.max() < 700 else anysoft.softmax(x - x.max(), axis)
+
+
+def through_numpy(x: Array, axis: Any) -> Array:
+    return importlib.import_module("torch").asarray(anysoft.softmax(x.numpy(), axis))
+
+
+def values_baked_in(x: Array, axis: Any) -> Array:
+    return anysoft.softmax(x * 0 + x.new_tensor(x.tolist()), axis)
+
+
+def detached(x: Array, axis: Any) -> Array:
+    return anysoft.softmax(x.detach(), axis)
+
+
+def second_order_lost(x: Array, axis: Any) -> Array:
+    p = anysoft.softmax(x, axis).detach()
+    change = p * (x - (p * x).sum(axis, keepdim=True))
+    return p + change - change.detach()
+
+
+@pytest.mark.parametrize(
+    ("implementation", "transformation", "aspect"),
+    [
+        (looks_at_a_value, "compile", "raised"),
+        (looks_at_a_value, "vmap-first", "raised"),
+        (through_numpy, "make_fx", "contract"),
+        (through_numpy, "fake", "raised"),
+        (values_baked_in, "jit.trace", "contract"),
+        (detached, "jacrev", "contract"),
+        (second_order_lost, "hessian", "contract"),
+    ],
+)
+def test_a_mistake_that_only_a_transformation_shows(implementation: Any, transformation: str, aspect: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    (row,) = find(("torch",), ("cpu",), ("float32",))[0]
+    subject = SUBJECTS["softmax"]
+    (case,) = (case for case in subject.cases if case.name == "moderate")
+    (one,) = (one for one in transformations.of("torch") if one.name == transformation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's tracers warn of some of these
+        assert judge_case(subject, case, row, implementation).outcome == "kept"
+        verdict = judge_case(subject, case, row, implementation, what=one.what, transformation=one)
+        assert (verdict.outcome, verdict.aspect) == ("broken", aspect), verdict
+        right = judge_case(subject, case, row, anysoft.softmax, what=one.what, transformation=one)
+        assert right.outcome == "kept", right
+    assert verdict.id.endswith(f"@{transformation}")
