@@ -59,7 +59,8 @@ def jacobian(truth: Callable[[Problem], tuple[Truth, ...]], problem: Problem) ->
         ]
         for power in range(1, steps):  # Richardson
             table = [(4**power * b - a) / (4**power - 1) for a, b in pairwise(table)]
-        return table[0]
+        found: np.ndarray[Any, Any] = table[0]
+        return found
 
     plain = truth(problem)[0]
     shape, n = plain.high.shape, np.size(problem.x)

@@ -58,20 +58,20 @@ class Check:
             if self.transformation:
                 # PyTorch's own, from modules that torch.func.jvp and inductor import (2.13)
                 warnings.filterwarnings("ignore", "`torch.jit.script", DeprecationWarning)
-                return self._transformed(call)
+                return self._transformed(call, self.transformation)
             return judge_case(self.subject, self.case, self.row, call, path=self.path, what=self.what)
 
-    def _transformed(self, call: Callable[..., Any]) -> Verdict:
+    def _transformed(self, call: Callable[..., Any], transformation: Transformation) -> Verdict:
         """The options are set around the transformation, not in the function that it sees, as they are in a program."""
         judged = functools.partial(judge_case, self.subject, self.case, self.row, path=self.path)
         if self.path == NATIVE:
             plain = judged(call, what="value")
             if plain.outcome == "not offered":  # which a compiler would say in other words
-                return replace(plain, what=self.what, transformation=self.transformation.name)
+                return replace(plain, what=self.what, transformation=transformation.name)
         exported = operator.attrgetter(self.subject.name)(anysoft)
         path: Any = self.path
         with contextlib.nullcontext() if path == "auto" else anysoft.options(path=path):
-            return judged(exported, what=self.what, transformation=self.transformation)
+            return judged(exported, what=self.what, transformation=transformation)
 
 
 @functools.cache

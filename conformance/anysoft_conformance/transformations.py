@@ -115,8 +115,9 @@ class Call:
     def others(self) -> tuple[Array, ...]:
         """Arrays like those of the call, that hold the same in another order."""
         flip = self.row.xp.flip
-        dims = (lambda a: {"dims": tuple(range(a.ndim))}) if self.row.backend == "torch" else lambda a: {}
-        return tuple(flip(array, **dims(array)) for array in self.arrays)
+        if self.row.backend == "torch":
+            return tuple(flip(array, tuple(range(array.ndim))) for array in self.arrays)
+        return tuple(map(flip, self.arrays))
 
 
 @dataclass(frozen=True)
