@@ -651,20 +651,21 @@ def _unknown_chunks(call: Call) -> Any:
     da = importlib.import_module("dask.array")
 
     def unknown(array: Array) -> Array:
-        if array.ndim < 2 or array.shape[0] != call.x.shape[0]:
-            return array  # a row, or the same for all rows
+        if call.x.ndim < 2 or array.ndim == 0 or array.shape[0] != call.x.shape[0]:
+            return array  # the same for all rows
         return array[da.ones(array.shape[0], dtype=bool, chunks=(array.chunks[0],))]
 
     with importlib.import_module("dask").config.set(scheduler=_forbidden):
         result = call.of(*map(unknown, call.arrays))
-    return _mapped(result, lambda one: one.compute_chunk_sizes())
+    with np.errstate(all="ignore"):  # which NumPy's arrays are computed in
+        return _mapped(result, lambda one: one.compute_chunk_sizes())
 
 
 _DASK = (
     Transformation("lazy", _lazy, daily=True),
     Transformation("chunks-of-one", _chunked(1), daily=True),
     Transformation("uneven-chunks", _chunked(1, 2), daily=True),
-    Transformation("unknown-chunks", _unknown_chunks, daily=True, needs=lambda case: case.axis == -1),
+    Transformation("unknown-chunks", _unknown_chunks, daily=True),
 )
 
 _OF = {"jax": _JAX, "torch": _TORCH, "array_api_strict": _STRICT, "dask": _DASK}
