@@ -195,12 +195,15 @@ def _judged_value(
 def _call(
     row: Row, call: Callable[..., Any], arrays: tuple[Array, ...], after: tuple[Any, ...], options: Mapping[str, Any]
 ) -> Call:
-    """A call as a transformation takes it: all arrays together, and all else."""
-    given = [isinstance(array, int | float) for array in arrays]
-    assert not any(given), "a transformation wants arrays"
-    among = {name: value for name, value in options.items() if _is_array(row, value)}
+    """A call as a transformation takes it: all arrays together, and all else; a count or a label is no array."""
+    counts = {
+        name: int(row.host(value))
+        for name, value in options.items()
+        if _is_array(row, value) and value.ndim == 0 and "int" in str(value.dtype)
+    }
+    among = {name: value for name, value in options.items() if _is_array(row, value) and name not in counts}
     rest = {name: value for name, value in options.items() if name not in among}
-    return Call(row, call, (*arrays, *among.values()), len(arrays), tuple(among), after, rest)
+    return Call(row, call, (*arrays, *among.values()), len(arrays), tuple(among), after, {**rest, **counts})
 
 
 def _same_kind(results: Sequence[Any], truths: Sequence[Truth], dtypes: Sequence[str]) -> None:
