@@ -454,7 +454,7 @@ def _cross_entropy(
     if soft:
         costs = _of_probabilities(backend, samples, operands["targets"], operands.get("weights"), label_smoothing)
     else:
-        _fits("targets", targets, shape[:place] + shape[place + 1 :], "labels have them without the axis of the classes")
+        _fits("targets", targets, shape[:place] + shape[place + 1 :], "labels have none for the classes")
         labels = _labels(backend, xp, targets, x, shape[place], ignore_index)
         costs = _of_labels(backend, samples, labels, operands.get("weights"), label_smoothing)
 
