@@ -15,6 +15,7 @@ Blanchard, Higham, Higham, "Accurately computing the log-sum-exp and softmax fun
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from anysoft._arguments import log_max
@@ -55,6 +56,12 @@ def in_range(xp: Any, dtype: Any) -> float:
     return 0.45 * log_max(xp, dtype)
 
 
+def least_exponent(xp: Any, dtype: Any) -> float:
+    """Below it exp is exactly 0."""
+    form = xp.finfo(dtype)
+    return math.log(float(form.smallest_normal)) + math.log(0.5 * float(form.eps))
+
+
 def shift_for(xp: Any, top: Array, temperature: Array | None = None) -> Array:
     """The shift of rows whose maximum is `top`: 0 where exp(x / T) is in range and 1 ≤ top / T, or else `top`.
 
@@ -76,6 +83,7 @@ class Scaled(NamedTuple):
     dominated: Array  # rows of which one entry holds more than half
     dead: Array  # rows with nothing but −inf
     top: Array  # (max − shift)/T
+    z: Array | None  # 0 with the derivatives of (x − shift)/T of the entry that dominates; None where there are none
 
 
 def exponentiate(
@@ -90,41 +98,89 @@ def exponentiate(
     shift = shift_for(xp, maximum, temperature)
     tied = x == maximum
     if temperature is None:
+        u = x  # as far as derivatives go
         e = xp.exp(x - shift)
         top = maximum - shift
     else:
-        u = quotient(xp, x, shift, maximum, tied, temperature)
-        negligible = u < -4.0 * log_max(xp, x.dtype)
+        u = quotient(backend, x, shift, maximum, tied, temperature)
         # exp is exactly 0 there, and its derivative must not become 0 · ∞
+        negligible = u < least_exponent(xp, x.dtype)
         e = xp.where(negligible, xp.zeros_like(u), xp.exp(xp.where(negligible, xp.zeros_like(u), u)))
-        top = quotient(xp, maximum, shift, maximum, xp.ones_like(maximum, dtype=xp.bool), temperature)
+        top = quotient(backend, maximum, shift, maximum, xp.ones_like(maximum, dtype=xp.bool), temperature)
     zero = xp.zeros_like(e)
     k = total(backend, xp.where(tied, e, zero), axes)
     r = total(backend, xp.where(tied, zero, e), axes)
     dead = maximum == -xp.inf
     k = xp.where(dead, xp.ones_like(k), k)
     dominated = (r < k) & (k < 1.5 * xp.exp(top))
-    return Scaled(e, k, r, tied, dominated, dead, top)
+    return Scaled(e, k, r, tied, dominated, dead, top, carrier_of(backend, u, tied, dominated, axes))
 
 
-def quotient(xp: Any, x: Array, shift: Array, maximum: Array, tied: Array, temperature: Array) -> Array:
+def carrier_of(backend: Backend, u: Array, tied: Array, dominated: Array, axes: tuple[int, ...]) -> Array | None:
+    """z = 0 with the derivatives of the one entry that dominates a row; None where nothing differentiates.
+
+    log Σ exp(u) is z + log(k + r·exp(−z)) with k, the exponential of that entry, a constant. So written no derivative,
+    of first order or second, is a difference from the 1 that it holds most of, and small probabilities survive.
+    """
+    xp = backend.namespace(u)
+    if backend.displacement is None and backend.stop_gradient(u) is u:
+        return None
+    z = displacement(backend, xp.sum(xp.where(tied, u, xp.zeros_like(u)), axis=axes, keepdims=True))
+    return xp.where(dominated, z, xp.zeros_like(z))
+
+
+def displacement(backend: Backend, x: Array) -> Array:
+    """0 with the derivatives of `x`."""
+    return x - backend.stop_gradient(x) if backend.displacement is None else backend.displacement(x)
+
+
+def log_of_sum(backend: Backend, rows: Scaled) -> Array:
+    """log(k + r), exact near zero, and its derivatives."""
+    xp, k, r, z = backend.namespace(rows.k), rows.k, rows.r, rows.z
+    if z is None:
+        return xp.log1p(r + (k - 1.0))
+    k = xp.where(rows.dominated, backend.stop_gradient(k), k)
+    return z + xp.log1p(r * xp.exp(-z) + (k - 1.0))
+
+
+def quotient(backend: Backend, x: Array, shift: Array, maximum: Array, tied: Array, temperature: Array) -> Array:
     """(x − shift)/T, where x − shift may overflow, T may be 0 or ∞, and −inf stays −inf with derivative 0.
 
     Dividing by 1/T, or dividing before the shift, makes NaN of finite logits (pytorch#163932, and XLA alike).
     """
+    xp = backend.namespace(x)
     zero = xp.zeros_like(x)
     low = xp.full_like(x, -xp.inf)
     absent = x == -xp.inf
     cold = temperature == 0
     flat = temperature == xp.inf
     proper = (temperature > 0) & ~flat
-    t = xp.where(proper, temperature, xp.ones_like(temperature))
+    given = xp.where(proper, temperature, xp.ones_like(temperature))
+    t = backend.stop_gradient(given)
     d = xp.where(absent, zero, x - shift)
     wide = d == -xp.inf
     halves = xp.where(wide, x * 0.5 - shift * 0.5, zero) / (t * 0.5)
     u = xp.where(wide, halves, xp.where(wide, zero, d) / t)
+    if t is not given:  # or nothing is differentiated by it
+        beyond = u == -xp.inf
+        u = xp.where(beyond, low, xp.where(beyond, zero, u) * _cooling(backend, given, t))
     u = xp.where(absent, low, u)
     undefined = maximum - maximum  # NaN in rows that are NaN at every temperature
     u = xp.where(cold, xp.where(tied, zero, low) + undefined, u)
     u = xp.where(flat, xp.where(absent, low, zero) + undefined, u)
     return xp.where(proper | cold | flat, u, xp.full_like(u, xp.nan))
+
+
+def _cooling(backend: Backend, temperature: Array, t: Array) -> Array:
+    """T/T, with the derivatives of 1/T in it: those of a quotient are of 1/T², which overflows and makes NaN of 0.
+
+    Where 1/T itself overflows there is none, and where its square does there is one of first order.
+    """
+    xp = backend.namespace(t)
+    largest = float(xp.finfo(t.dtype).max)
+    one = xp.ones_like(t)
+    first = t > 2.0 / largest
+    second = t > 2.0 / math.sqrt(largest)
+    change = (temperature - t) / xp.where(first, t, one)
+    change = xp.where(first, change, xp.zeros_like(t))
+    return xp.where(second, one / (1.0 + xp.where(second, change, xp.zeros_like(t))), 1.0 - change)

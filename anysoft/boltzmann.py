@@ -482,11 +482,11 @@ def _levels(backend: Backend, rows: arguments.Prepared) -> _Levels:
     return _Levels(x, log_g, top, t, dead, infinite & ~undefined, undefined)
 
 
-def _relative(xp: Any, levels: _Levels, shift: Array) -> Array:
+def _relative(backend: Backend, levels: _Levels, shift: Array) -> Array:
     """(x − shift)/T."""
     if levels.temperature is None:
         return levels.x - shift
-    return quotient(xp, levels.x, shift, levels.top, levels.x == levels.top, levels.temperature)
+    return quotient(backend, levels.x, shift, levels.top, levels.x == levels.top, levels.temperature)
 
 
 def _weights(backend: Backend, levels: _Levels, axes: tuple[int, ...], *, in_range: bool) -> _Weights:
@@ -496,7 +496,7 @@ def _weights(backend: Backend, levels: _Levels, axes: tuple[int, ...], *, in_ran
     low, zero = xp.full_like(x, -xp.inf), xp.zeros_like(x)
     if log_g is None:
         shift = shift_for(xp, top, t) if in_range else top
-        w = exponent = _relative(xp, levels, shift)
+        w = exponent = _relative(backend, levels, shift)
         tied = x == top
     else:
         # Which weight is the largest, −E/T + log g says, with no other level's rounding; the ground energy is taken
@@ -504,13 +504,13 @@ def _weights(backend: Backend, levels: _Levels, axes: tuple[int, ...], *, in_ran
         t_or_1 = xp.ones_like(top) if t is None else t
         plain = (t_or_1 > 0) & (t_or_1 < xp.inf)
         plain = plain & (xp.abs(top / xp.where(plain, t_or_1, xp.ones_like(t_or_1))) < xp.inf)
-        key = _relative(xp, levels, xp.where(plain, xp.zeros_like(top), top)) + log_g
+        key = _relative(backend, levels, xp.where(plain, xp.zeros_like(top), top)) + log_g
         peak = xp.max(key, axis=axes, keepdims=True)
         shift = xp.max(xp.where(key == peak, x, low), axis=axes, keepdims=True)
         base = xp.max(xp.where((key == peak) & (x == shift), log_g, low), axis=axes, keepdims=True)
         alone = dead | (plain & (shift_for(xp, peak) == 0)) if in_range else dead
         shift, base = (xp.where(alone, xp.zeros_like(top), each) for each in (shift, base))
-        exponent = _relative(xp, levels, shift)
+        exponent = _relative(backend, levels, shift)
         w = exponent + (log_g - base)
         # the rounding of a large log g, which may be larger than any range
         rest = xp.max(w, axis=axes, keepdims=True)

@@ -431,7 +431,7 @@ def _keeping(
 def _cooled(backend: Backend, x: Array, rows: _Rows) -> Array:
     xp, t = backend.namespace(x), rows.option
     shift = xp.where(rows.top == -xp.inf, xp.zeros_like(rows.top), rows.top)  # −inf − (−inf) would be NaN
-    u = quotient(xp, xp.astype(x, rows.x.dtype, copy=False), shift, shift, rows.x == rows.top, t)
+    u = quotient(backend, xp.astype(x, rows.x.dtype, copy=False), shift, shift, rows.x == rows.top, t)
     u = xp.where(rows.x == -xp.inf, xp.full_like(u, -xp.inf), u)
     u = xp.where((t >= 0) & (rows.top < xp.inf), u, xp.full_like(u, xp.nan))
     return xp.astype(u, x.dtype, copy=False)

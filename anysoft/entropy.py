@@ -330,7 +330,7 @@ def _entropy(
         return nothing
     (x,), axes = rows.arrays, rows.axes
     maximum, undefined = _maximum(backend, x, axes)
-    d = x - maximum if temperature is None else quotient(xp, x, maximum, maximum, x == maximum, rows.temperature)
+    d = x - maximum if temperature is None else quotient(backend, x, maximum, maximum, x == maximum, rows.temperature)
     fixed = backend.stop_gradient(d)
     p = _distribution(backend, fixed, axes)
     mean = p.mean(backend, 0.0 - p.d)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from anysoft import _arguments as arguments
-from anysoft._shift import Scaled, exponentiate, in_range, shift_for, total
+from anysoft._shift import Scaled, carrier_of, exponentiate, in_range, log_of_sum, shift_for, total
 from anysoft.registry import Backend, Operation
 
 Array = Any
@@ -247,7 +247,7 @@ def _real(backend: Backend, x: Array, axes: tuple[int, ...]) -> Array:
     # c + log1p(rest), rest = r + (k − 1): for c = max, k counts the ties and k − 1 is exact, however small r is
     xp = backend.namespace(x)
     peak, rows, maximum = _exponentials(backend, x, axes)
-    value = shift_for(xp, maximum) + xp.log1p(rows.r + (rows.k - 1.0))
+    value = shift_for(xp, maximum) + log_of_sum(backend, rows)
     value = xp.where(rows.dead, xp.full_like(value, -xp.inf), value)
     return xp.where(peak == xp.inf, peak, value)
 
@@ -276,11 +276,7 @@ def _mean(backend: Backend, x: Array, kept: Array, n: Array, axes: tuple[int, ..
     value = xp.where(
         near, xp.log1p(xp.where(near, excess, xp.zeros_like(n))), shift_for(xp, maximum) + xp.log((k + r) / n)
     )
-    # the entry that holds most enters by itself, as z = 0, so that second derivatives never see 1 − p
-    z = xp.where(rows.tied & rows.dominated & (xp.abs(fixed) < xp.inf), x - fixed, xp.zeros_like(x))
-    z = xp.sum(z, axis=axes, keepdims=True)
-    ratio = xp.where(rows.dominated, rows.r / k, xp.zeros_like(n)) * xp.exp(-z)
-    slope = xp.where(rows.dominated, z + xp.log1p(ratio), xp.log(rows.k + rows.r))
+    slope = log_of_sum(backend, rows)
     value = backend.stop_gradient(value) + (slope - backend.stop_gradient(slope))
     value = xp.where(rows.dead, xp.full_like(value, -xp.inf), value)
     return xp.where(peak == xp.inf, peak, value)
@@ -326,9 +322,9 @@ def _weighted(
 
     k = total(backend, xp.where(tied, term, zero), axes)
     r = total(backend, xp.where(tied, zero, term), axes)
-    value = c + log_s + (_log_abs(xp, k, r) if n is None else _log_abs(xp, k / n, r / n))
     sum_ = backend.stop_gradient(k + r)
     sign = _sign(xp, sum_)
+    value = c + log_s + _logarithm(backend, exponent, b, tied, k, r, axes, n)
 
     # infinite terms of one sign make that infinity, of both NaN; +inf in x answers with the derivative of a maximum
     endless = key == xp.inf
@@ -341,6 +337,25 @@ def _weighted(
     undefined = undefined | (up & down)
     nan = xp.full_like(value, xp.nan)
     return xp.where(undefined, nan, value), xp.where(undefined, nan, sign)
+
+
+def _logarithm(
+    backend: Backend, exponent: Array, b: Array, tied: Array, k: Array, r: Array, axes: tuple[int, ...], n: Array | None
+) -> Array:
+    """log|k + r|, or of the mean; a term that holds more than half enters by itself, as `carrier_of` says."""
+    xp, stop = backend.namespace(b), backend.stop_gradient
+    zero, one = xp.zeros_like(b), xp.ones_like(b)
+    z = None
+    if stop(exponent) is not exponent or stop(b) is not b:  # or there is nothing that differentiates
+        count = xp.sum(xp.where(tied, one, zero), axis=axes, keepdims=True)
+        dominated = (xp.abs(stop(r)) < xp.abs(stop(k))) & (count == 1.0)
+        weight = xp.sum(xp.where(tied, b, zero), axis=axes, keepdims=True)
+        weight = xp.where(dominated, weight, xp.ones_like(weight))
+        k = xp.where(dominated, stop(k) * (weight / stop(weight)), k)
+        z = carrier_of(backend, exponent, tied, dominated, axes)
+        r = r if z is None else r * xp.exp(-z)
+    value = _log_abs(xp, k, r) if n is None else _log_abs(xp, k / n, r / n)
+    return value if z is None else z + value
 
 
 def _log_abs(xp: Any, k: Array, r: Array) -> Array:

@@ -358,11 +358,12 @@ class _Distribution(NamedTuple):
     rows: Any = None  # Rows
     sums: Any = None  # LogSums
 
-    def log_p(self, xp: Any, picked: Callable[[Array], Array]) -> Array:
+    def log_p(self, backend: Backend, picked: Callable[[Array], Array]) -> Array:
         """Those of some entries; without the others, where they are not there yet."""
         if self.logarithms is not None:
             return picked(self.logarithms)
-        value = log_probabilities(xp, self.rows, self.sums, picked(self.rows.x))
+        value = log_probabilities(backend, self.rows, self.sums, picked(self.rows.x))
+        xp = backend.namespace(value)
         return xp.where(self.rows.parts.dead, xp.full_like(value, xp.nan), value)
 
 
@@ -403,7 +404,7 @@ def _categorical_log_prob(
         entries = arguments.broadcast_to(xp, entries, (*shape[:along], n, *shape[along:]))
         return _picked(xp, entries, xp.expand_dims(arguments.broadcast_to(xp, index, shape), axis=along), along)
 
-    value = distribution.log_p(xp, at_labels)
+    value = distribution.log_p(backend, at_labels)
     if prepared.where is not None:
         kept = at_labels(arguments.broadcast_to(xp, xp.astype(prepared.where, x.dtype), x.shape))
         value = xp.where(kept != 0, value, xp.full_like(value, -xp.inf))
@@ -512,7 +513,7 @@ def _of_probabilities(backend: Backend, samples: _Samples, y: Array, w: Array | 
 def _of_labels(backend: Backend, samples: _Samples, labels: _Labels, w: Array | None, label_smoothing: float) -> _Costs:
     xp, (place,) = backend.namespace(samples.x), samples.axes
     index, valid, ignored = (None if a is None else xp.expand_dims(a, axis=place) for a in labels)
-    cost = 0.0 - samples.distribution.log_p(xp, lambda entries: _picked(xp, entries, index, place))
+    cost = 0.0 - samples.distribution.log_p(backend, lambda entries: _picked(xp, entries, index, place))
     counted = xp.ones_like(cost)
     share = counted if w is None else _picked(xp, w, index, place)
     cost = _times(xp, (1.0 - label_smoothing) * share, cost)

@@ -111,7 +111,9 @@ class Backend:
     device_of : callable
         The device of an array; None where there is nothing to compare (a tracer).
     stop_gradient : callable
-        The array as a constant of differentiation.
+        The array as a constant of differentiation; itself where nothing differentiates.
+    displacement : callable, optional
+        Zeros with the derivatives of the array, where that can be had without computing ``x - stop_gradient(x)``.
     sums_in_halves : callable
         Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
         each call: not while a compiler holds the lengths as symbols, which splitting would pin.
@@ -146,6 +148,7 @@ class Backend:
     devices: Callable[[], tuple[str, ...]] = lambda: ("cpu",)
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
+    displacement: Callable[[Array], Array] | None = None
     sums_in_halves: Callable[[], bool] = _always
     unrolls: Callable[[], bool] = _never
     repeat: Callable[[int, Callable[[State], State], State], State] = _repeat

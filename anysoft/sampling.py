@@ -485,7 +485,7 @@ def _categorical(
     if rows.temperature is None:
         u = xp.where(absent, xp.zeros_like(x), x) - rows.maximum
     else:
-        u = quotient(xp, x, rows.maximum, rows.maximum, x == rows.maximum, rows.temperature)
+        u = quotient(backend, x, rows.maximum, rows.maximum, x == rows.maximum, rows.temperature)
     keys = _added(xp, absent, u, rows.noise)
     index = xp.astype(xp.argmax(keys, axis=axis), integer, copy=False)
     found = xp.max(keys, axis=axis) > -xp.inf  # not where it is NaN

@@ -209,28 +209,32 @@ def rows_of(
 def log_sums(backend: Backend, rows: Rows, axes: tuple[int, ...]) -> LogSums:
     """What `log_probabilities` takes beside the rows themselves."""
     xp, parts = backend.namespace(rows.x), rows.parts
-    shifted = _below_maximum(xp, rows, rows.x)
-    origin = xp.where(parts.tied & parts.dominated, shifted, xp.zeros_like(shifted))
-    origin = xp.sum(origin, axis=axes, keepdims=True)
-    # k is exp(origin + top): through 1/k², the second derivative would lose two bits
-    moved = origin + (parts.top - backend.stop_gradient(parts.top))
-    ratio = xp.where(parts.dominated, parts.r / backend.stop_gradient(parts.k), xp.zeros_like(parts.k)) * xp.exp(-moved)
+    most, nothing = parts.tied & parts.dominated, xp.zeros_like(parts.k)
+    ratio = xp.where(parts.dominated, parts.r / backend.stop_gradient(parts.k), nothing)
+    origin = nothing
+    if parts.z is not None:
+        ratio = ratio * xp.exp(-parts.z)
+        origin = parts.z
+        if rows.temperature is not None:
+            shifted = _below_maximum(backend, rows, rows.x)
+            origin = xp.sum(xp.where(most, shifted, xp.zeros_like(shifted)), axis=axes, keepdims=True)
     value = xp.where(parts.dominated, xp.log1p(ratio), xp.log(parts.k + parts.r) - parts.top)
     return LogSums(origin, value)
 
 
-def log_probabilities(xp: Any, rows: Rows, sums: LogSums, x: Array) -> Array:
+def log_probabilities(backend: Backend, rows: Rows, sums: LogSums, x: Array) -> Array:
     """log p of entries `x` of the rows: all of them, or some that were picked out."""
+    xp = backend.namespace(x)
     largest = (x == rows.maximum) & rows.parts.dominated
-    shifted = _below_maximum(xp, rows, x)
+    shifted = _below_maximum(backend, rows, x)
     return xp.where(largest, xp.zeros_like(shifted), shifted - sums.origin) - sums.value
 
 
-def _below_maximum(xp: Any, rows: Rows, x: Array) -> Array:
+def _below_maximum(backend: Backend, rows: Rows, x: Array) -> Array:
     """(x − max)/T."""
     if rows.temperature is None:
         return x - rows.maximum
-    return quotient(xp, x, rows.maximum, rows.maximum, x == rows.maximum, rows.temperature)
+    return quotient(backend, x, rows.maximum, rows.maximum, x == rows.maximum, rows.temperature)
 
 
 def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
@@ -246,7 +250,7 @@ def _softmax(backend: Backend, x: Array, axis: Any, where: Array | None, tempera
 
 def _log_softmax(backend: Backend, x: Array, axis: Any, where: Array | None, temperature: Any, dtype: Any) -> Array:
     def normalise(xp: Any, rows: Rows, axes: tuple[int, ...]) -> Array:
-        return log_probabilities(xp, rows, log_sums(backend, rows, axes), rows.x)
+        return log_probabilities(backend, rows, log_sums(backend, rows, axes), rows.x)
 
     return _normalised("log_softmax", backend, x, axis, where, temperature, dtype, normalise, excluded=-float("inf"))
 
