@@ -284,3 +284,20 @@ def test_a_large_report_is_a_small_page() -> None:
     page = report_page.render(dataclasses.replace(report, verdicts=tuple(many)))
     assert len(many) > 8_000
     assert len(page.encode()) < 500_000
+
+
+def test_the_matrix_of_transformations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("array_api_strict", reason="array_api_strict is not installed")
+    _ask(monkeypatch, _cases("dominated"))
+    page = tmp_path / "page.html"
+    monkeypatch.setattr(suite, "known_failures", lambda backend: ())
+    result = _run("--backend", "array_api_strict", "--html", page)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"array_api_strict [\d.]+ · transformations", result.stdout)
+    assert re.search(r"^ *logsumexp  +✓  ✓  ✓ *$", result.stdout, re.MULTILINE), result.stdout
+    assert "1\N{NO-BREAK SPACE}2023.12  2\N{NO-BREAK SPACE}2024.12" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) < 100
+    text = page.read_text(encoding="utf-8")
+    assert '<table class="matrix">' in text
+    assert "<span>2024.12</span>" in text
+    assert 'title="logsumexp, 2023.12: ' in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anysoft_conformance import oracle, suite, support_table, transformations
+from anysoft_conformance import conformance_command, oracle, report_page, suite, support_table, transformations
 from anysoft_conformance.corpus import Case
 from anysoft_conformance.judgement import Verdict
 from anysoft_conformance.report import Report, dump
 from anysoft_conformance.subjects import SUBJECTS
+from rich.console import Console
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "conformance" / "reports").glob("*.json"))
@@ -133,6 +135,16 @@ def test_the_tables_of_transformations() -> None:
     assert "| `softmax` | ✗ |" in support_table.transformation_tables(_report(known={}))
     plain = tuple(verdict for verdict in _report().verdicts if not verdict.transformation)
     assert support_table.transformation_tables(_report(verdicts=plain)) == "No report holds transformations yet."
+
+
+def test_the_native_stands_beside() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    conformance_command.show(_report(), console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "softmax ✓✗  ✓   *" in [line.rstrip() for line in lines]
+    page = report_page.render(_report())
+    assert '<td class="kept-2" title="softmax, jit: 1 kept">✓</td><td class="broken-2 native"' in page
+    assert "1 broken of anysoft’s functions" in page
 
 
 def test_the_table_is_written_between_the_comments(tmp_path: Path) -> None:

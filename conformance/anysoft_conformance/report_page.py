@@ -142,7 +142,7 @@ def _matrix(matrix: Matrix, title: str, names: tuple[str, ...]) -> str:
         for key in ((function, name) for name in names):
             cells.append(_sign(matrix.ours.get(key), ""))
             if matrix.native:
-                cells.append(_sign(matrix.native.get(key), "native"))
+                cells.append(_sign(matrix.native.get(key), " native"))
         rows.append(f"<tr><th>{function}</th>{''.join(cells)}</tr>")
     return (
         f'<table class="matrix"><thead><tr><th>{title}</th>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
@@ -152,10 +152,10 @@ def _matrix(matrix: Matrix, title: str, names: tuple[str, ...]) -> str:
 def _sign(square: Square | None, who: str) -> str:
     sign = summary.sign(square)
     if square is None or not square.offered:
-        return f'<td class="none {who}">{"" if who else sign}</td>'
+        return f'<td class="none{who}">{"" if who else sign}</td>'
     kind = {"✓": "kept-2", "*": "known", "✗": "broken-2"}[sign]
     title = f"{square.verdicts[0].function}, {square.verdicts[0].transformation}: {_counts(square)}"
-    return f'<td class="{kind} {who}" title="{escape(title)}">{sign}</td>'
+    return f'<td class="{kind}{who}" title="{escape(title)}">{sign}</td>'
 
 
 def _broken_of(report: Report, matrix: Matrix) -> str:
