@@ -123,11 +123,12 @@ def _transformed(subject: Subject, case: Case, row: Row, paths: Sequence[str], *
     for one in transformations.of(row.backend):
         if not _asked(subject, case, row, one):
             continue
-        whole = one.daily or subject.name in CORE
-        if not (whole or full) or (not (whole and full) and case != _first(subject, row, one)):
+        often = one.daily or subject.name in CORE
+        everything = often and full
+        if not (often or full) or not (everything or case == _first(subject, row, one)):
             continue
-        for path in paths if whole and full else (path for path in paths if path in (paths[0], NATIVE)):
-            if _judges(subject, case, row, path, paths):
+        for path in paths:
+            if (everything or path in (paths[0], NATIVE)) and _judges(subject, case, row, path, paths):
                 yield Check(subject, case, row, path, one.what, one)
 
 

@@ -473,11 +473,19 @@ def _jit_trace(call: Call) -> Any:
 def _fake(call: Call) -> Any:
     mode = importlib.import_module("torch._subclasses.fake_tensor").FakeTensorMode()
     with mode:
-        return call.of(*map(mode.from_tensor, call.arrays))
+        return _on(call.row.device, call.of(*map(mode.from_tensor, call.arrays)))
 
 
 def _meta(call: Call) -> Any:
-    return call.of(*(array.to("meta") for array in call.arrays))
+    return _on("meta", call.of(*(array.to("meta") for array in call.arrays)))
+
+
+def _on(device: str, result: Any) -> Any:
+    """A result whose device is right."""
+    for one in result if isinstance(result, tuple) else (result,):
+        if str(one.device) != device:
+            raise RuntimeError(f"the result is on {one.device} and the input on {device}")
+    return result
 
 
 def _autocast(call: Call) -> Any:
