@@ -8,7 +8,7 @@ from typing import Any
 import mpmath
 import numpy as np
 import pytest
-from anysoft_conformance import judgement, long_rows, oracle, truths
+from anysoft_conformance import differences, judgement, long_rows, oracle, truths
 from anysoft_conformance.subject import Subject
 from anysoft_conformance.subjects import SUBJECTS
 from anysoft_conformance.truths import Problem
@@ -113,3 +113,25 @@ def test_the_condition_of_a_derivative_is_its_sensitivity() -> None:
             up, down = (of_row(Problem((x + sign * step,), -1)).value for sign in (1, -1))
             found += np.abs((up - down) / 2.0**-19) * abs(x[k])
         np.testing.assert_allclose(exact.condition, found, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("function", "case"),
+    [("logsumexp", "masked"), ("softmax", "dominated"), ("log_sigmoid", "zero"), ("kl_divergence", "close")],
+)
+def test_differences_of_a_value_are_its_derivative(function: str, case: str) -> None:
+    subject = SUBJECTS[function]
+    (problem,) = (one.problem("float32", "float64") for one in subject.cases if one.name == case)
+    assert subject.gradient is not None
+    found, written = differences.jacobian(subject.truth, problem), subject.gradient(problem)
+    np.testing.assert_allclose(found.value, written.value, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(found.condition, written.condition, rtol=1e-4, atol=1e-30)
+
+
+def test_differences_of_a_gradient_are_the_second_derivative() -> None:
+    subject = SUBJECTS["logsumexp"]
+    (problem,) = (one.problem("float32", "float64") for one in subject.cases if one.name == "moderate")
+    found = differences.jacobian(lambda problem: (truths.gradient_of_logsumexp(problem),), problem)
+    written = truths.jacobian_of_softmax(problem)
+    np.testing.assert_allclose(found.value, written.value, rtol=1e-12, atol=0)
+    np.testing.assert_allclose(found.condition, written.condition, rtol=1e-4, atol=0)
