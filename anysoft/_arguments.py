@@ -121,8 +121,8 @@ def result_dtype(xp: Any, natural: Any, dtype: Any, *, complex_too: bool = False
 def as_mask(xp: Any, where: Any, x: Array) -> Array:
     """The mask as a boolean array."""
     if isinstance(where, bool | np.bool_):
-        make = xp.ones if where else xp.zeros  # full of a bool torch.jit.trace cannot take (pytorch#130229)
-        return make((), dtype=xp.bool, device=getattr(x, "device", None))
+        # torch.jit.trace cannot take a full of a bool (pytorch#130229)
+        return xp.full((), float(where), dtype=xp.float32, device=getattr(x, "device", None)) != 0.0
     if not hasattr(where, "dtype") or not xp.isdtype(where.dtype, "bool"):
         raise TypeError(f"where must be boolean, not {getattr(where, 'dtype', repr(where))}")
     return where

@@ -335,7 +335,7 @@ def _seen(xp: Any, q: Array, keys: _Keys, where: Array | None, columns: int | No
     bad = xp.any(~xp.isfinite(q), axis=-1, keepdims=True)
     if where is None:
         of_k, of_v = (xp.any(each, axis=-2, keepdims=True) for each in (keys.of_k, keys.of_v))
-        some = xp.ones((1, 1), dtype=xp.bool, device=getattr(q, "device", None))
+        some = arguments.as_mask(xp, True, q)
     else:
         # products with the mask, of ones and zeros; a mask that is the same for all queries is a short one
         blocks = _blocks(keys.k.shape[-2], None if where.shape[-2] == 1 else columns)
