@@ -46,6 +46,10 @@ def _never() -> bool:
     return False
 
 
+def _one(x: Array, axis: int) -> int:
+    return 1
+
+
 def _same(x: Array) -> Array:
     return x
 
@@ -115,6 +119,12 @@ class Backend:
     sums_in_halves : callable
         Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
         each call: not while a compiler holds the lengths as symbols, which splitting would pin.
+    blocks : callable
+        ``blocks(x, axis)``, a divisor of the length: into how many stretches an axis is cut before halves are added,
+        so that each device adds its own. Halves of the whole would be sent from device to device.
+    gathers : callable
+        ``gathers(x, axis)``: whether entries are taken by their index along an axis. Where it is sharded they are
+        found by comparison, which sends nothing.
     unrolls : callable
         Whether a Python loop becomes as many copies of its body, which a compiler then has to work through. Asked at
         each call.
@@ -144,6 +154,8 @@ class Backend:
     device_of: Callable[[Array], Any] = _device_of
     stop_gradient: Callable[[Array], Array] = _same
     sums_in_halves: Callable[[], bool] = _always
+    blocks: Callable[[Array, int], int] = _one
+    gathers: Callable[[Array, int], bool] = _always
     unrolls: Callable[[], bool] = _never
     repeat: Callable[[int, Callable[[State], State], State], State] = _repeat
     cumulative_sum: Callable[..., Array] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from anysoft.registry import Backend, FastPath, Operation
 Array = Any
 
 _COMPILED: dict[Any, Any] = {}
+_typeof: Any = jax.typeof if hasattr(jax, "typeof") else jax.core.get_aval
 
 
 def _compiled(key: Any, build: Callable[[], Callable[..., Any]]) -> Any:
@@ -141,6 +143,12 @@ def _device_of(x: Array) -> Any:
     return next(iter(x.devices()))
 
 
+def _is_explicit(x: Array) -> bool:
+    """Whether the type of an array says how it is sharded: JAX then refuses to index along an axis that is."""
+    sharding = getattr(_typeof(x), "sharding", None)
+    return any(each is not None for each in getattr(sharding, "spec", ()))
+
+
 def _largest(x: Array, k: int, axis: int) -> tuple[Array, Array]:
     keys, index = jax.lax.top_k(jnp.moveaxis(x, axis, -1), k)
     return jnp.moveaxis(keys, -1, axis), jnp.moveaxis(index, -1, axis)
@@ -171,6 +179,9 @@ BACKEND = Backend(
     devices=_devices,
     device_of=_device_of,
     stop_gradient=jax.lax.stop_gradient,
+    # over how many devices an axis is sharded nobody knows under a trace
+    blocks=lambda x, axis: math.gcd(x.shape[axis], jax.device_count()),
+    gathers=lambda x, axis: not _is_explicit(x),
     unrolls=lambda: True,
     # written out, XLA computes each step once more for each use that the next makes of it
     repeat=lambda n, step, state: jax.lax.fori_loop(0, n, lambda _, each: step(each), state),

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import forward_ad
 
 from anysoft.registry import Backend, FastPath
-from anysoft_backends import _torch_attention, _torch_elementwise, _torch_losses, _torch_sampling
+from anysoft_backends import _torch_attention, _torch_dtensor, _torch_elementwise, _torch_losses, _torch_sampling
 from anysoft_backends import _torch_kernels as kernels
 from anysoft_backends._torch_guards import (
     is_compiling,
@@ -122,10 +122,12 @@ def _devices() -> tuple[str, ...]:
 BACKEND = Backend(
     name="torch",
     arrays=("torch:Tensor",),
-    namespace=lambda x: xp,
+    namespace=_torch_dtensor.namespace,
     devices=_devices,
     stop_gradient=stop_gradient,
     sums_in_halves=lambda: not is_compiling(),
+    blocks=_torch_dtensor.blocks,
+    gathers=lambda x, axis: not _torch_dtensor.is_dtensor(x),
     unrolls=is_compiling,
     cumulative_sum=lambda x, axis: torch.cumsum(x, axis),  # array_api_compat's makes Dynamo warn of an lru_cache
     random_bits=_torch_sampling.random_bits,
