@@ -14,7 +14,6 @@ from anysoft.registry import Backend, FastPath, Operation
 Array = Any
 
 _COMPILED: dict[Any, Any] = {}
-_typeof: Any = jax.typeof if hasattr(jax, "typeof") else jax.core.get_aval
 
 
 def _compiled(key: Any, build: Callable[[], Callable[..., Any]]) -> Any:
@@ -145,7 +144,9 @@ def _device_of(x: Array) -> Any:
 
 def _is_explicit(x: Array) -> bool:
     """Whether the type of an array says how it is sharded: JAX then refuses to index along an axis that is."""
-    sharding = getattr(_typeof(x), "sharding", None)
+    if not hasattr(jax, "typeof"):  # JAX before 0.6
+        return False
+    sharding = getattr(jax.typeof(x), "sharding", None)
     return any(each is not None for each in getattr(sharding, "spec", ()))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat.torch as xp
 import torch
 from torch.autograd import forward_ad
 
