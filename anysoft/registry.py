@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -143,6 +143,9 @@ class Backend:
     run : callable, optional
         How the generic implementation is run, if not just called: ``run(operation, backend, arguments)`` comes to
         ``operation.generic(backend, *arguments)``.
+    under : callable, optional
+        ``under(path)``: a context to be in while `options` sets that path, so that the framework takes no function that
+        it compiled under another one.
     fast_paths : tuple of FastPath
         In the order in which they are tried.
     """
@@ -162,6 +165,7 @@ class Backend:
     random_bits: Callable[[Any, tuple[int, ...], Any], Array] | None = None
     may_look: Callable[[Array], bool] = _always
     run: Callable[..., Any] | None = None
+    under: Callable[[Path], AbstractContextManager[Any]] | None = None
     fast_paths: tuple[FastPath, ...] = ()
 
 
@@ -451,6 +455,9 @@ _THREAD = _Thread()
 def options(*, path: Path | None = None) -> Iterator[None]:
     """Set how calls inside the ``with`` block are made, for this thread and this asyncio task only.
 
+    What is compiled inside (``jax.jit``, ``torch.compile``) is compiled for that path, and not taken outside, nor the
+    other way round; but compilers know the thread only, not the asyncio task.
+
     Parameters
     ----------
     path : {"auto", "native", "generic"}, optional
@@ -476,16 +483,30 @@ def options(*, path: Path | None = None) -> Iterator[None]:
         _options_count += 1
         _options_in_use = True
     before = _PATH.get()
-    token = _PATH.set(path or before)
-    _THREAD.path = path or before
+    now = path or before
+    token = _PATH.set(now)
+    _THREAD.path = now
     try:
-        yield
+        with ExitStack() as contexts:
+            for backend in _loaded() if now != before else ():
+                if backend.under is not None:
+                    contexts.enter_context(backend.under(now))
+            yield
     finally:
         _PATH.reset(token)
         _THREAD.path = before
         with _LOCK:
             _options_count -= 1
             _options_in_use = _options_count > 0
+
+
+def _loaded() -> tuple[Backend, ...]:
+    """The backends of all frameworks that are imported, whether an array of theirs has arrived or not."""
+    for name in _BUILT_IN:
+        if name in sys.modules:
+            with suppress(ImportError):  # a framework that is broken compiles nothing
+                _adapter(name)
+    return tuple(_BACKENDS.values())
 
 
 def _path(guarded: Path) -> Path:

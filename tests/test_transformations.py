@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,20 @@ every_function = pytest.mark.parametrize(
     "call", [CALLS["logsumexp"], CALLS["softmax"], CALLS["log_softmax"]], ids=["logsumexp", "softmax", "log_softmax"]
 )
 ROW = np.array([1.0, 2.0, 2.0, -3.0])
+
+
+def _run_alone(program: str) -> str:
+    """What a program prints in a process of its own, where a warning is an error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -95,16 +110,7 @@ print(found[0].item())
 
 def test_torch_compile_is_where_the_first_array_may_arrive(torch: Any) -> None:
     """The adapter is then imported while Dynamo traces."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FIRST],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == 4.248354255291589e-18
+    assert float(_run_alone(FIRST)) == 4.248354255291589e-18
 
 
 def test_torch_compile_of_a_module_with_parameters(torch: Any) -> None:
@@ -429,11 +435,52 @@ def test_jax_differentiates_a_temperature(jax: Any) -> None:
 
 
 def test_jax_options_are_those_at_the_trace(jax: Any) -> None:
+    """And no function that was traced under one option is taken under another, whichever of jax's caches it is in."""
     x = jax.numpy.asarray([0.0, -40.0])
-    with anysoft.options(path="native"):
-        assert jax.jit(lambda x: anysoft.logsumexp(x, -1))(x) == 0
-    with anysoft.options(path="generic"):
-        assert float(jax.jit(lambda x: anysoft.logsumexp(x, -1))(x)) == pytest.approx(4.248354e-18, rel=1e-6)
+    tiny = pytest.approx(4.248354e-18, rel=1e-6)
+    compiled = jax.jit(lambda x: anysoft.logsumexp(x, -1))
+
+    def scanned(x: Any) -> Any:
+        return jax.lax.scan(lambda carry, row: (carry, compiled(row)), 0, x[None])[1][0]
+
+    def batched(x: Any) -> Any:
+        return jax.vmap(compiled)(x[None])[0]
+
+    for call in (compiled, scanned, batched, jax.jit(jax.checkpoint(compiled))):
+        for _ in range(2):
+            with anysoft.options(path="native"):
+                assert call(x) == 0
+                with anysoft.options(path="auto"):
+                    assert float(call(x)) == tiny
+                assert call(x) == 0
+            assert float(call(x)) == tiny
+            with anysoft.options(path="generic"):
+                assert float(call(x)) == tiny
+    assert compiled._cache_size() <= 4  # one for each path and each nest of them, not for each time that it is set
+
+
+FIRST_UNDER_OPTIONS = """
+import jax, anysoft
+x = jax.numpy.asarray([0.0, -40.0])
+compiled = jax.jit(lambda x: anysoft.logsumexp(x))
+with anysoft.options(path="native"):
+    assert compiled(x) == 0
+assert compiled(x) > 0
+"""
+
+
+def test_jax_options_hold_for_the_first_call_of_all(jax: Any) -> None:
+    """The adapter is imported while JAX traces, under an option."""
+    _run_alone(FIRST_UNDER_OPTIONS)
+
+
+def test_jax_options_are_those_of_the_thread(jax: Any) -> None:
+    x = jax.numpy.asarray([0.0, -40.0])
+    compiled = jax.jit(lambda x: anysoft.logsumexp(x, -1))
+    with anysoft.options(path="native"), ThreadPoolExecutor(1) as pool:
+        assert compiled(x) == 0
+        assert float(pool.submit(compiled, x).result()) == pytest.approx(4.248354e-18, rel=1e-6)
+        assert compiled(x) == 0
 
 
 def test_jax_shard_map(jax: Any) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from anysoft.registry import Backend, FastPath, Operation
 
@@ -40,6 +42,12 @@ def _run(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> 
     # the types too, because an axis of 1.0, which is an error, would find what was compiled for 1
     key = (operation.name, *map(type, static), *static)
     return _compiled(key, build)(arguments[0], traced)
+
+
+def _under(path: str) -> AbstractContextManager[Any]:
+    """The path as metadata of the program: that is part of the key under which every jit remembers what it traced."""
+    context: Any = set_xla_metadata
+    return context(anysoft_path=None if path == "auto" else path)  # type: ignore[no-any-return]
 
 
 def _refuse(name: str, why: str) -> Callable[..., str]:
@@ -189,6 +197,7 @@ BACKEND = Backend(
     random_bits=_random_bits,
     may_look=lambda x: False,  # every call is traced
     run=_run,
+    under=_under,
     fast_paths=(
         FastPath("largest", "jax.lax.top_k", _largest),
         FastPath(

@@ -1,4 +1,4 @@
-"""The commands: ``anysoft backends`` and ``anysoft compare``; ``anysoft conformance`` has a file of its own."""
+"""The commands ``anysoft backends`` and ``anysoft compare``; the others have a file each."""
 
 # Typer reads the annotations at run time, and the heavy imports stand inside the commands: `anysoft --help` is quick.
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from anysoft_conformance import terminal
+from anysoft_conformance.bench_command import bench
 from anysoft_conformance.conformance_command import conformance
 from anysoft_conformance.terminal import WIDTH, JsonOption
 
@@ -268,6 +269,7 @@ def _count(judged: "Judged | None") -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# anysoft conformance
+# The commands with a file of their own
 
 app.command()(conformance)
+app.command()(bench)

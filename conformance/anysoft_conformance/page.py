@@ -112,7 +112,7 @@ def _errors(comparison: Comparison) -> str:
     for function in comparison.functions:
         rows = [row for row in comparison.rows if row.function == function]
         lines = _grouped(rows, lambda row: _strip(row, axis))
-        panels.append(f'<div class="panel"><h3>{function}</h3>{lines}{_scale(axis, "error in ulp")}</div>')
+        panels.append(f'<div class="panel"><h3>{function}</h3>{lines}{scale(axis, "error in ulp")}</div>')
     return (
         "<section><h2>Error by framework and dtype</h2>"
         "<p>The shapes show how the errors of single results spread, the dots the worst one. A result rounded "
@@ -184,7 +184,7 @@ def _near_zero(comparison: Comparison) -> str:
     y = Axis(-2, max(2, math.ceil(math.log10(max(worst, 1.0) * 2))))
     panels = "".join(
         f'<div class="panel"><h3>{row.framework} <small>{row.device}</small></h3>{_scatter(row, x, y)}'
-        f"{_scale(x, '|log_softmax|')}</div>"
+        f"{scale(x, '|log_softmax|')}</div>"
         for row in rows
     )
     return (
@@ -340,10 +340,11 @@ def _grouped(rows: Sequence[Row], draw: Callable[[Row], str]) -> str:
     return "".join(out)
 
 
-def _scale(axis: Axis, unit: str) -> str:
+def scale(axis: Axis, unit: str, most: int = 6) -> str:
+    """The ticks of an axis, at most so many, as the last line of a panel."""
     ticks = "".join(
         f'<text class="tick" x="{axis.at(10.0**p):.2f}%" y="14" text-anchor="{_anchor(p, axis)}">{_power(p)}</text>'
-        for p in axis.decades(6)
+        for p in axis.decades(most)
     )
     return (
         f'<div class="line"><span class="label"></span><svg class="scale">{ticks}'
