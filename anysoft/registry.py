@@ -201,6 +201,7 @@ _BUILT_IN: dict[str, tuple[str, tuple[str, ...], str]] = {
     "torch": ("anysoft_backends._torch", ("torch:Tensor",), "torch"),
     "jax": ("anysoft_backends._jax", ("jax:Array", "jax.core:Tracer"), "jax"),
     "cupy": ("anysoft_backends._cupy", ("cupy:ndarray",), "cupy-cuda13"),
+    "dask": ("anysoft_backends._dask", ("dask.array:Array",), "dask"),
 }
 # refused by name, and why
 _REFUSED: dict[str, str] = {
@@ -289,7 +290,7 @@ def _match(kind: type) -> Backend | None:
     for name, (_, arrays, _) in _BUILT_IN.items():
         if _is_a(kind, arrays):
             return _adapter(name)
-    if hasattr(kind, "__array_namespace__") or kind.__module__.startswith("dask.array"):
+    if hasattr(kind, "__array_namespace__"):
         return _adapterless(kind)
     return None
 
@@ -303,7 +304,7 @@ def _adapterless(kind: type) -> Backend:
     backend = _BY_TYPE.get(owner)
     if backend is None:
         name = owner.__module__.partition(".")[0]
-        backend = Backend(name, (), array_namespace, may_look=lambda x: name != "dask", run=quietly)
+        backend = Backend(name, (), array_namespace, run=quietly)
         _BY_TYPE[owner] = backend
     return backend
 

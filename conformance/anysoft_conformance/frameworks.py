@@ -184,6 +184,30 @@ def _cupy(device: str) -> Framework:
     )
 
 
+def _dask(device: str) -> Framework:
+    import dask.array as da
+
+    def asarray(values: HostArray, dtype: str) -> Array:
+        # two chunks along each axis, of unequal lengths where they can be
+        return da.from_array(values.astype(dtype), chunks=tuple(max(1, n // 2 + 1) for n in values.shape))
+
+    def asnumpy(array: Array) -> HostArray:
+        # where Dask runs a task of its own, no context of anysoft's is there to keep NumPy from warning of special values
+        with np.errstate(all="ignore"):
+            return np.asarray(array.compute(scheduler="synchronous"))
+
+    return Framework(
+        "dask",
+        device,
+        ("float64", "float32", "float16"),
+        da,
+        asarray,
+        asnumpy,
+        device_of=lambda array: "cpu",
+        wait=asnumpy,
+    )
+
+
 def _standard(name: str, device: str) -> Framework:
     """Any other framework: all that is known of it is the array API standard, in the namespace that it is called by."""
     xp = _namespace(name)
@@ -261,7 +285,13 @@ def _device_name(device: Any) -> str:
     return str(device).rpartition("('")[2].removesuffix("')")
 
 
-_MAKERS: dict[str, Callable[[str], Framework]] = {"numpy": _numpy, "torch": _torch, "jax": _jax, "cupy": _cupy}
+_MAKERS: dict[str, Callable[[str], Framework]] = {
+    "numpy": _numpy,
+    "torch": _torch,
+    "jax": _jax,
+    "cupy": _cupy,
+    "dask": _dask,
+}
 
 
 @dataclass(frozen=True, slots=True)
