@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from anysoft.registry import Backend, FastPath, Operation
+from anysoft.registry import Backend, FastPath, Operation, containers
 
 Array = Any
 
@@ -163,6 +163,9 @@ def _key(rng: Any) -> Array:
             return jax.random.key(rng)
     raise TypeError(f"rng must be a key of JAX, such as jax.random.key(0), or an integer seed here, not {rng!r}")
 
+
+for _container in containers:
+    jax.tree_util.register_pytree_node_class(_container)
 
 BACKEND = Backend(
     name="jax",

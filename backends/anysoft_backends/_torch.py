@@ -8,7 +8,7 @@ import array_api_compat.torch as xp
 import torch
 from torch.autograd import forward_ad
 
-from anysoft.registry import Backend, FastPath
+from anysoft.registry import Backend, FastPath, containers
 from anysoft_backends import _torch_attention, _torch_elementwise, _torch_losses, _torch_sampling
 from anysoft_backends import _torch_kernels as kernels
 from anysoft_backends._torch_guards import (
@@ -118,6 +118,14 @@ def _raw_normalisation(name: str) -> Any:
 def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
+
+for _container in containers:
+    torch.utils._pytree.register_pytree_node(
+        _container,
+        lambda state: (list(children := state.tree_flatten()[0]), state.tree_flatten()[1]),
+        lambda leaves, dtype, kind=_container: kind.tree_unflatten(dtype, leaves),
+        serialized_type_name=f"{_container.__module__}.{_container.__qualname__}",
+    )
 
 BACKEND = Backend(
     name="torch",
