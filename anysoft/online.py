@@ -29,7 +29,8 @@ import numpy as np
 
 from anysoft import _arguments as arguments
 from anysoft._arguments import log_max
-from anysoft.logsumexp import LOGSUMEXP, _log_abs, _sign, logsumexp
+from anysoft._shift import in_range, shift_for
+from anysoft.logsumexp import _exponentials, _log_abs, _prepared, _sign, weighted
 from anysoft.registry import Backend, Operation, backend_of, containers, numpy_backend
 
 Array = Any
@@ -73,34 +74,22 @@ class LogSumExp:
         b: Array | None = None,
         keepdims: bool = False,
     ) -> LogSumExp:
-        backend, (x, axis, where, b, *_) = LOGSUMEXP.bring_together(x, axis, where, b, None, keepdims, True)
-        xp = backend.namespace(x)
-        dtype = arguments.float_dtype(xp, {"x": x} if b is None else {"x": x, "b": b})
-        if not xp.isdtype(dtype, "real floating"):
-            raise TypeError(f"LogSumExp is of real numbers, not {dtype}")
-        compute = arguments.carrier(xp, dtype)
-        x = x if x.dtype == compute else xp.astype(x, compute)
-        if b is None:
-            value, sign = logsumexp(x, axis, where=where, keepdims=keepdims), None
-        else:
-            value, sign = logsumexp(x, axis, where=where, b=b, keepdims=keepdims, return_sign=True)
-        return cls(*_call_from_log(value, sign, None), dtype)
+        backend, (x, _, where, b, _) = _FROM_ARRAY.bring_together(x, axis, where, b, keepdims)
+        dtype = _real_dtype(backend.namespace(x), {"x": x} if b is None else {"x": x, "b": b})
+        return cls(*_FROM_ARRAY.call(False, x, axis, where, b, keepdims), None, None, dtype)
 
     @classmethod
     def from_logsumexp(
         cls, logsumexp: Array, /, values: Array | None = None, *, base: float | None = None
     ) -> LogSumExp:
-        backend, (logsumexp, _, values) = _FROM_LOG.bring_together(logsumexp, None, values)
+        backend, (logsumexp, values) = _FROM_LOG.bring_together(logsumexp, values)
         xp = backend.namespace(logsumexp)
-        operands = {"x": logsumexp} if values is None else {"x": logsumexp, "values": values}
-        dtype = arguments.float_dtype(xp, operands)
-        if not xp.isdtype(dtype, "real floating"):
-            raise TypeError(f"LogSumExp is of real numbers, not {dtype}")
+        dtype = _real_dtype(xp, {"x": logsumexp} if values is None else {"x": logsumexp, "values": values})
         compute = arguments.carrier(xp, dtype)
         logsumexp, values = (None if a is None else xp.astype(a, compute, copy=False) for a in (logsumexp, values))
         if base is not None:
             logsumexp = logsumexp * _log_of(base)
-        return cls(*_call_from_log(logsumexp, None, values), dtype)
+        return cls(*_FROM_LOG.call(False, logsumexp, values), dtype)
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], /, axis: Any = None) -> LogSumExp:
@@ -175,6 +164,13 @@ class LogSumExp:
 containers.append(LogSumExp)
 
 
+def _real_dtype(xp: Any, operands: dict[str, Array]) -> Any:
+    dtype = arguments.float_dtype(xp, operands)
+    if not xp.isdtype(dtype, "real floating"):
+        raise TypeError(f"LogSumExp is of real numbers, not {dtype}")
+    return dtype
+
+
 def _log_of(base: float) -> float:
     if isinstance(base, bool) or not isinstance(base, int | float) or not 1 < base < math.inf:
         raise ValueError(f"base must be a number above 1, not {base!r}")
@@ -187,38 +183,88 @@ def _log_of(base: float) -> float:
 Leaves = tuple[Array, ...]
 
 
-def _unit(xp: Any, dtype: Any) -> float:
-    """Of the references: a power of two, so that its multiples are exact; exp of it is in range, and of minus it."""
-    return 2.0 ** math.floor(math.log2(0.9 * log_max(xp, dtype)))
+def _reference(xp: Any, top: Array) -> Array:
+    """0 where exp is in range without help, as for logsumexp, and from there on a multiple of a power of two: exact."""
+    unit = 2.0 ** math.floor(math.log2(0.9 * log_max(xp, top.dtype)))
+    return xp.where(xp.abs(top) <= in_range(xp, top.dtype), xp.zeros_like(top), unit * xp.round(top / unit))
 
 
-def _from_log(backend: Backend, v: Array, sign: Array | None, values: Array | None) -> Leaves:
-    """The words of sign·exp(v): exp(v − reference) alone, or 1 and expm1 where it is near 1."""
-    xp = backend.namespace(v)
-    fixed, zero, one = backend.stop_gradient(v), xp.zeros_like(v), xp.ones_like(v)
-    proper, infinite = xp.abs(fixed) < xp.inf, fixed == xp.inf
-    unit = _unit(xp, v.dtype)
-    reference = unit * xp.round(xp.where(proper, fixed, zero) / unit)
-    g = xp.where(proper, v, zero) - reference  # exact
-    near = (xp.abs(backend.stop_gradient(g)) < 0.7) & proper
-    high = xp.where(near, one, xp.exp(xp.where(near, zero, g)))
-    middle = xp.where(near, xp.expm1(xp.where(near, g, zero)), zero)
-    if sign is not None:
-        high, middle = high * sign, middle * sign
-    number = proper | infinite
-    end = xp.where(infinite, one if sign is None else sign, zero)
-    high = xp.where(proper, high, end)
-    high = xp.where(xp.isnan(fixed), xp.full_like(v, xp.nan), high)
+def _exp(xp: Any, g: Array) -> tuple[Array, Array]:
+    """exp(g) in two words: 1 and expm1(g) where it is near 1."""
+    zero = xp.zeros_like(g)
+    near = xp.abs(g) < 0.7
+    return xp.where(near, zero + 1.0, xp.exp(xp.where(near, zero, g))), xp.expm1(xp.where(near, g, zero))
+
+
+def _words(
+    xp: Any, reference: Array, high: Array, middle: Array, proper: Array, infinite: Array, sign: Array, undefined: Array
+) -> Leaves:
+    """The words where the sum is a number, and what stands for it where it is not."""
+    zero, one = xp.zeros_like(high), xp.ones_like(high)
+    high = xp.where(proper, high, xp.where(infinite, sign, zero))
     middle = xp.where(proper, middle, xp.where(infinite, one, zero))
-    # +inf is carried as it came, with its derivative
-    reference = xp.where(proper, reference, xp.where(infinite, v, xp.full_like(v, -xp.inf)))
+    reference = xp.where(proper | infinite, reference, xp.full_like(reference, -xp.inf))
+    return reference, xp.where(undefined, xp.full_like(high, xp.nan), high), middle, zero
+
+
+def _from_array(
+    backend: Backend, x: Array, axis: Any, where: Array | None, b: Array | None, keepdims: bool
+) -> tuple[Array, ...]:
+    xp = backend.namespace(x)
+    compute = arguments.carrier(xp, _real_dtype(xp, {"x": x} if b is None else {"x": x, "b": b}))
+    x, where, b, axes, appended = _prepared(xp, x, axis, where, b, compute)
+    if any(x.shape[axis] == 0 for axis in axes):
+        zero = xp.sum(x, axis=axes, keepdims=True)
+        words = (zero - xp.inf, zero, zero, zero)
+    elif b is None:
+        words = _of_plain(backend, x, axes)
+    else:
+        words = _of_weighted(backend, x, b, axes)
+    return words if keepdims and not appended else tuple(arguments.without_axes(each, axes) for each in words)
+
+
+def _of_plain(backend: Backend, x: Array, axes: tuple[int, ...]) -> Leaves:
+    xp = backend.namespace(x)
+    peak, rows, maximum = _exponentials(backend, x, axes)
+    infinite, undefined = peak == xp.inf, xp.isnan(maximum)
+    proper = ~(rows.dead | infinite | undefined)
+    zero = xp.zeros_like(maximum)
+    reference = _reference(xp, xp.where(proper, maximum, zero))
+    high, middle = _exp(xp, xp.where(proper, shift_for(xp, maximum), zero) - reference)
+    # of (high + middle)·(k + r): middle is 0 or high is 1
+    middle = high * rows.r + middle * (rows.k + rows.r)
+    reference = xp.where(infinite, peak, reference)
+    return _words(xp, reference, high * rows.k, middle, proper, infinite, zero + 1.0, undefined)
+
+
+def _of_weighted(backend: Backend, x: Array, b: Array, axes: tuple[int, ...]) -> Leaves:
+    xp = backend.namespace(x)
+    rows = weighted(backend, x, b, axes)
+    proper, infinite = xp.abs(rows.peak) < xp.inf, rows.peak == xp.inf
+    zero = xp.zeros_like(rows.peak)
+    reference = _reference(xp, xp.where(proper, rows.peak, zero))
+    root = rows.root * xp.exp(0.5 * xp.where(proper, rows.c - reference, zero))
+    sign = xp.astype(rows.up, x.dtype) - xp.astype(rows.down, x.dtype)
+    reference = xp.where(infinite, rows.infinite, reference)
+    high, middle = rows.k * root * root, rows.r * root * root
+    return _words(xp, reference, high, middle, proper, infinite, sign, rows.undefined)
+
+
+def _from_log(backend: Backend, v: Array, values: Array | None) -> Leaves:
+    """The words of exp(v), and of exp(v)·values."""
+    xp = backend.namespace(v)
+    fixed, zero = backend.stop_gradient(v), xp.zeros_like(v)
+    proper, infinite, undefined = xp.abs(fixed) < xp.inf, fixed == xp.inf, xp.isnan(fixed)
+    reference = _reference(xp, xp.where(proper, fixed, zero))
+    high, middle = _exp(xp, xp.where(proper, v, zero) - reference)
+    reference = xp.where(infinite, v, reference)
+    words = _words(xp, reference, high, middle, proper, infinite, zero + 1.0, undefined)
     if values is None:
-        return reference, high, middle, zero, None, None
+        return *words, None, None
     extra = values.ndim - v.ndim
-    weight = _spread(xp, high + middle, extra)
-    seen = _spread(xp, number | xp.isnan(fixed), extra)
-    values = xp.where(seen, values, xp.zeros_like(values)) * weight
-    return reference, high, middle, zero, values, xp.zeros_like(values)
+    # what has no weight is not looked at: kernels leave what they like there
+    values = xp.where(_spread(xp, fixed == -xp.inf, extra), xp.zeros_like(values), values)
+    return *words, values * _spread(xp, words[1] + words[2], extra), xp.zeros_like(values)
 
 
 def _spread(xp: Any, x: Array, extra: int) -> Array:
@@ -383,8 +429,13 @@ def _mean(
 
 _NAMES = ("high", "middle", "low", "values_high", "values_low")
 _WORDS = dict.fromkeys(_NAMES[:3])
-_FROM_LOG = Operation("LogSumExp.from_logsumexp", _from_log, {"sign": None, "values": None}, ("sign", "values"))
-_call_from_log = functools.partial(_FROM_LOG.call, False)
+_FROM_ARRAY = Operation(
+    "LogSumExp.from_array",
+    _from_array,
+    {"axis": None, "where": None, "b": None, "keepdims": False},
+    operands=("where", "b"),
+)
+_FROM_LOG = Operation("LogSumExp.from_logsumexp", _from_log, {"values": None}, operands=("values",))
 _OTHERS = ("other_reference", *(f"other_{name}" for name in _NAMES))
 _call_merge = functools.partial(
     Operation("LogSumExp.merge", _merge, dict.fromkeys((*_NAMES, *_OTHERS)), (*_NAMES, *_OTHERS)).call, False

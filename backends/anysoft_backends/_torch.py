@@ -122,9 +122,8 @@ def _devices() -> tuple[str, ...]:
 for _container in containers:
     torch.utils._pytree.register_pytree_node(
         _container,
-        lambda state: (list(children := state.tree_flatten()[0]), state.tree_flatten()[1]),
-        lambda leaves, dtype, kind=_container: kind.tree_unflatten(dtype, leaves),
-        serialized_type_name=f"{_container.__module__}.{_container.__qualname__}",
+        lambda state: tuple(state.tree_flatten()),
+        lambda leaves, rest, kind=_container: kind.tree_unflatten(rest, leaves),
     )
 
 BACKEND = Backend(
