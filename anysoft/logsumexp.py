@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from anysoft import _arguments as arguments
 from anysoft._shift import Scaled, exponentiate, in_range, shift_for, total
@@ -286,10 +286,22 @@ def _mean(backend: Backend, x: Array, kept: Array, n: Array, axes: tuple[int, ..
     return xp.where(peak == xp.inf, peak, value)
 
 
-def _weighted(
-    backend: Backend, x: Array, b: Array, axes: tuple[int, ...], n: Array | None = None
-) -> tuple[Array, Array]:
-    """log|Σ b·exp(x)|, or log|(1/n) Σ b·exp(x)|, and the sum's sign.
+class Weighted(NamedTuple):
+    """Weighted rows, Σ b·exp(x) = exp(c)·root²·(k + r), if none of these says what the sum is without them."""
+
+    peak: Array  # the largest x + log|b|
+    c: Array
+    root: Array
+    k: Array
+    r: Array
+    infinite: Array  # the answer where +inf is, with the derivative of a maximum
+    up: Array  # whether a term is +inf, and whether one is −inf
+    down: Array
+    undefined: Array
+
+
+def weighted(backend: Backend, x: Array, b: Array, axes: tuple[int, ...]) -> Weighted:
+    """The two sums of weighted rows, in which no term leaves the range unless the sum does.
 
     The largest term is found by x + log|b|, never by x alone; but a term is (b/s)·exp(x − c) with s of the size of the
     largest term's weight, because log|b| inside the exponent would cost |log b| roundings where terms cancel.
@@ -326,21 +338,30 @@ def _weighted(
 
     k = total(backend, xp.where(tied, term, zero), axes)
     r = total(backend, xp.where(tied, zero, term), axes)
-    value = c + log_s + (_log_abs(xp, k, r) if n is None else _log_abs(xp, k / n, r / n))
-    sum_ = backend.stop_gradient(k + r)
-    sign = _sign(xp, sum_)
 
     # infinite terms of one sign make that infinity, of both NaN; +inf in x answers with the derivative of a maximum
     endless = key == xp.inf
     up = xp.any(endless & (weight > 0), axis=axes, keepdims=True)
     down = xp.any(endless & (weight < 0), axis=axes, keepdims=True)
     highest = xp.max(x, axis=axes, keepdims=True)
-    answer = xp.where(highest == xp.inf, highest, xp.full_like(value, xp.inf))
-    value = xp.where(infinite, answer, value)
-    sign = xp.where(infinite, xp.astype(up, x.dtype) - xp.astype(down, x.dtype), sign)
-    undefined = undefined | (up & down)
+    answer = xp.where(highest == xp.inf, highest, xp.full_like(peak, xp.inf))
+    return Weighted(peak, c, root, k, r, answer, up, down, undefined | (up & down))
+
+
+def _weighted(
+    backend: Backend, x: Array, b: Array, axes: tuple[int, ...], n: Array | None = None
+) -> tuple[Array, Array]:
+    """log|Σ b·exp(x)|, or log|(1/n) Σ b·exp(x)|, and the sum's sign."""
+    xp = backend.namespace(x)
+    rows = weighted(backend, x, b, axes)
+    k, r = rows.k, rows.r
+    value = rows.c + 2.0 * xp.log(rows.root) + (_log_abs(xp, k, r) if n is None else _log_abs(xp, k / n, r / n))
+    sign = _sign(xp, backend.stop_gradient(k + r))
+    infinite = rows.peak == xp.inf
+    value = xp.where(infinite, rows.infinite, value)
+    sign = xp.where(infinite, xp.astype(rows.up, x.dtype) - xp.astype(rows.down, x.dtype), sign)
     nan = xp.full_like(value, xp.nan)
-    return xp.where(undefined, nan, value), xp.where(undefined, nan, sign)
+    return xp.where(rows.undefined, nan, value), xp.where(rows.undefined, nan, sign)
 
 
 def _log_abs(xp: Any, k: Array, r: Array) -> Array:

@@ -209,6 +209,10 @@ _REFUSED: dict[str, str] = {
     "numpy:matrix": "pass numpy.asarray(x)",
 }
 
+# Types of ours that hold arrays, with tree_flatten and tree_unflatten as JAX has them: an adapter whose framework looks
+# into containers tells it of them.
+containers: list[type] = []
+
 _BACKENDS: dict[str, Backend] = {}
 _BY_TYPE: dict[type, Backend | None] = {}
 _FOUND: dict[str, Backend] = {}

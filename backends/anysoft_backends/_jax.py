@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from anysoft.registry import Backend, FastPath, Operation
+from anysoft.registry import Backend, FastPath, Operation, containers
 
 Array = Any
 
@@ -180,6 +180,9 @@ def _key(rng: Any) -> Array:
             return jax.random.key(rng)
     raise TypeError(f"rng must be a key of JAX, such as jax.random.key(0), or an integer seed here, not {rng!r}")
 
+
+for _container in containers:
+    jax.tree_util.register_pytree_node_class(_container)
 
 BACKEND = Backend(
     name="jax",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from anysoft.registry import Backend, FastPath
+from anysoft.registry import Backend, FastPath, containers
 from anysoft_backends import _torch_attention, _torch_dtensor, _torch_elementwise, _torch_losses, _torch_sampling
 from anysoft_backends import _torch_kernels as kernels
 from anysoft_backends._torch_guards import (
@@ -117,6 +117,13 @@ def _raw_normalisation(name: str) -> Any:
 def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
+
+for _container in containers:
+    torch.utils._pytree.register_pytree_node(
+        _container,
+        lambda state: tuple(state.tree_flatten()),
+        lambda leaves, rest, kind=_container: kind.tree_unflatten(rest, leaves),
+    )
 
 BACKEND = Backend(
     name="torch",
