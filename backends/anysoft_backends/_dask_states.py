@@ -1,22 +1,56 @@
-"""What a chunk comes to, how that is merged, and what is made of chunks with it: softmax, in two passes.
+"""What a chunk comes to, how that is merged, and what is then made of the chunks. They are NumPy's or CuPy's.
 
-The state of rows is (m, n, r): the maximum, how many entries are tied for it, and the sum of exp(x − c) of all others.
-c is 0 where the maximum allows it, or else the maximum (see anysoft/_shift.py): no chunk needs to know another's, and
-states with the same c are added as they are. Chunks are NumPy's or CuPy's.
+For logsumexp the state of rows is anysoft's `LogSumExp`. For softmax and log_softmax, which is exact near zero only if
+the largest entry stands alone, it is (m, n, r): the maximum, how many entries are tied for it, and the sum of
+exp(x − c) of all others. c is 0 where the maximum allows it, or else the maximum (see anysoft/_shift.py), so that no
+chunk needs to know another's, and states with the same c are added as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+import functools
+from typing import Any, NamedTuple
 
 import numpy as np
 
+import anysoft
+from anysoft._arguments import without_axes
 from anysoft._shift import shift_for, total
+from anysoft.online import LogSumExp
 from anysoft.registry import Backend, backend_of, numpy_backend
 
 Array = Any
-Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def elementwise(name: str, *arrays: Array) -> Array:
+    """A function of anysoft's of one chunk of each."""
+    return getattr(anysoft, name)(*arrays)
+
+
+def chunk_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """Of one chunk, or of the sums of many."""
+    value = total(backend_of(x) or numpy_backend(), x, axis)
+    return value if keepdims else without_axes(value, axis)
+
+
+def log_sum(x: Array, where: Array | None, b: Array | None, axes: tuple[int, ...]) -> LogSumExp:
+    """The state of one chunk."""
+    if b is not None:
+        return LogSumExp.from_array(x, axes, where=where, b=b, keepdims=True)
+    # by way of the logarithm, which has kernels. It is that of a partial sum, so that its rounding, relative to the
+    # whole, is no more than that of the logarithm of the whole, or of the entries themselves
+    one = axes[0] if len(axes) == 1 else axes if len(axes) < x.ndim else None
+    return LogSumExp.from_logsumexp(anysoft.logsumexp(x, one, where=where, keepdims=True))
+
+
+def merged_log_sums(found: list[LogSumExp]) -> LogSumExp:
+    """That of all chunks together, in any order."""
+    return functools.reduce(LogSumExp.merge, found)
+
+
+def value(state: LogSumExp, place: int | None) -> Array:
+    """The logarithm, or the first or second of the logarithm and the sign."""
+    return state.value() if place is None else state.value(return_sign=True)[place]
 
 
 class Sums(NamedTuple):

@@ -30,6 +30,10 @@ HostArray = np.ndarray[Any, Any]
 # judged although anysoft needs no adapter for it: nothing else is as strict, and it has several devices on any machine
 REFEREE = "array_api_strict"
 
+# Judged if named only: to build and run a graph takes twenty times as long as what its tasks do to small arrays, which
+# NumPy's rows have judged already.
+ON_DEMAND = ("dask",)
+
 
 class AbsentBackendError(LookupError):
     """A framework that was asked for by name and is not here; its text is one sentence that says what to do."""
@@ -315,7 +319,7 @@ def present(*names: str, referee: bool = True) -> Present:
     Parameters
     ----------
     *names : str
-        Only these; all that anysoft has a backend for, and the referee, if left out.
+        Only these; all that anysoft has a backend for, but for `ON_DEMAND`, and the referee, if left out.
     referee : bool
         Whether array_api_strict counts when nothing is named.
 
@@ -335,7 +339,7 @@ def present(*names: str, referee: bool = True) -> Present:
     here: list[Framework] = []
     versions: dict[str, str] = {}
     absent: dict[str, str] = {}
-    for name in names or everything:
+    for name in names or (name for name in everything if name not in ON_DEMAND):
         found = _found(name)
         if isinstance(found, str):
             if name in names:
