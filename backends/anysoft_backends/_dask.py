@@ -12,13 +12,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import array_api_compat.dask.array
-import dask.array as da
+import dask.array
 import numpy as np
 
 from anysoft.registry import Backend, FastPath, Operation, quietly
 from anysoft_backends import _dask_states as states
 
 Array = Any
+
+# half of both has no types
+da: Any = dask.array
+compat: Any = array_api_compat.dask.array
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The namespace of the generic implementation, which is lazy as it stands
@@ -27,7 +31,7 @@ Array = Any
 def _sum(x: Array, *, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Array:
     """As anysoft sums: NumPy adds one by one along all axes of a chunk but the last."""
     if dtype is not None or x.dtype.kind not in "fc":
-        return array_api_compat.dask.array.sum(x, axis=axis, dtype=dtype, keepdims=keepdims)
+        return compat.sum(x, axis=axis, dtype=dtype, keepdims=keepdims)
     return da.reduction(x, states.chunk_sum, states.chunk_sum, axis=axis, keepdims=keepdims, dtype=x.dtype)
 
 
@@ -50,7 +54,7 @@ def _broadcast_to(x: Array, shape: tuple[Any, ...]) -> Array:
             f"in Dask an array of shape {x.shape} does not broadcast to the unknown lengths of {shape}: call "
             "compute_chunk_sizes() first"
         )
-    return array_api_compat.dask.array.broadcast_to(x, shape)
+    return compat.broadcast_to(x, shape)
 
 
 def _run(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> Any:
@@ -60,8 +64,8 @@ def _run(operation: Operation, backend: Backend, arguments: tuple[Any, ...]) -> 
     except (IndexError, TypeError, ValueError) as error:
         if any(_is_unknown(n) for each in arguments if isinstance(each, da.Array) for n in each.shape):
             raise NotImplementedError(
-                f"{operation.name} is not for arrays of Dask with chunks of unknown lengths: call compute_chunk_sizes() "
-                "first"
+                f"{operation.name} is not for arrays of Dask whose chunks have unknown lengths: call "
+                "compute_chunk_sizes() first"
             ) from error
         raise
 
@@ -70,7 +74,7 @@ def _is_unknown(*lengths: Any) -> bool:
     return all(isinstance(n, float) for n in lengths)
 
 
-xp = SimpleNamespace(**vars(array_api_compat.dask.array))
+xp = SimpleNamespace(**vars(compat))
 xp.sum, xp.take_along_axis, xp.broadcast_to = _sum, _take_along_axis, _broadcast_to
 xp.clip = da.clip  # array_api_compat's asks for lengths
 
@@ -90,7 +94,7 @@ def _by_chunks(function: Callable[..., Any], *arrays: Any, dtype: Any, one: tupl
 
 
 def _tree(leaves: Array, merge: Callable[[list[Any]], Any], axes: tuple[int, ...]) -> Array:
-    """The states of chunks, merged to one for each row, with keepdims. A chunk of the result is a state, not an array."""
+    """The states of chunks, merged to one for each row, with keepdims; the result's chunks are states, not arrays."""
     step = functools.partial(_merged, merge)
     return da.reduction(
         leaves, _kept, step, axis=axes, keepdims=True, concatenate=False, dtype=leaves.dtype, meta=leaves._meta
@@ -114,7 +118,7 @@ def _flat(found: Any) -> Iterator[Any]:
 
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
-    """The axes, none negative; nothing for what the generic implementation is to refuse, and where nothing is reduced."""
+    """The axes, none negative; nothing where nothing is reduced, and for what the generic implementation refuses."""
     axes = tuple(range(ndim)) if axis is None else tuple(axis) if isinstance(axis, tuple | list) else (axis,)
     if not all(isinstance(one, int) and -ndim <= one < ndim for one in axes):
         return ()
@@ -162,12 +166,12 @@ def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any
 
 
 def _logsumexp(x: Array, axis: Any, where: Any, b: Any, dtype: None, keepdims: bool, return_sign: bool) -> Any:
-    dtype, axes = _float(x, b), _axes(axis, max(each.ndim for each in (x, where, b) if each is not None))
+    natural, axes = _float(x, b), _axes(axis, max(each.ndim for each in (x, where, b) if each is not None))
     leaf = functools.partial(states.log_sum, axes=axes)
-    state = _tree(_by_chunks(leaf, x, where, b, dtype=dtype, one=axes), states.merged_log_sums, axes)
+    state = _tree(_by_chunks(leaf, x, where, b, dtype=natural, one=axes), states.merged_log_sums, axes)
 
     def result(place: int | None) -> Array:
-        value = _by_chunks(functools.partial(states.value, place=place), state, dtype=dtype)
+        value = _by_chunks(functools.partial(states.value, place=place), state, dtype=natural)
         return value if keepdims else value[tuple(0 if one in axes else slice(None) for one in range(value.ndim))]
 
     return (result(0), result(1)) if return_sign else result(None)
@@ -175,10 +179,10 @@ def _logsumexp(x: Array, axis: Any, where: Any, b: Any, dtype: None, keepdims: b
 
 def _normalisation(finish: Callable[..., Array]) -> Callable[..., Array]:
     def call(x: Array, axis: Any, where: Any, temperature: None, dtype: None) -> Array:
-        dtype, axes = _float(x), _axes(axis, max(x.ndim, getattr(where, "ndim", 0)))
-        leaf = functools.partial(states.sums, axes=axes, dtype=np.promote_types(dtype, np.float32))
-        state = _tree(_by_chunks(leaf, x, where, dtype=dtype, one=axes), states.merged_sums, axes)
-        return _by_chunks(functools.partial(finish, dtype=dtype), x, where, state, dtype=dtype)
+        natural, axes = _float(x), _axes(axis, max(x.ndim, getattr(where, "ndim", 0)))
+        leaf = functools.partial(states.sums, axes=axes, dtype=np.promote_types(natural, np.float32))
+        state = _tree(_by_chunks(leaf, x, where, dtype=natural, one=axes), states.merged_sums, axes)
+        return _by_chunks(functools.partial(finish, dtype=natural), x, where, state, dtype=natural)
 
     return call
 

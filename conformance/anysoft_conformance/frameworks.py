@@ -189,14 +189,14 @@ def _cupy(device: str) -> Framework:
 
 
 def _dask(device: str) -> Framework:
-    import dask.array as da
+    da: Any = importlib.import_module("dask.array")
 
     def asarray(values: HostArray, dtype: str) -> Array:
         # two chunks along each axis, of unequal lengths where they can be
         return da.from_array(values.astype(dtype), chunks=tuple(max(1, n // 2 + 1) for n in values.shape))
 
     def asnumpy(array: Array) -> HostArray:
-        # where Dask runs a task of its own, no context of anysoft's is there to keep NumPy from warning of special values
+        # in Dask's own tasks nothing of anysoft's keeps NumPy from warning of special values
         with np.errstate(all="ignore"):
             return np.asarray(array.compute(scheduler="synchronous"))
 
