@@ -35,6 +35,13 @@ def _sum(x: Array, *, axis: Any = None, dtype: Any = None, keepdims: bool = Fals
     return da.reduction(x, states.chunk_sum, states.chunk_sum, axis=axis, keepdims=keepdims, dtype=x.dtype)
 
 
+def _max(x: Array, *, axis: Any = None, keepdims: bool = False) -> Array:
+    """Dask's own loses the shape of chunks with nothing in them."""
+    if x.dtype.kind != "f":
+        return compat.max(x, axis=axis, keepdims=keepdims)
+    return da.reduction(x, states.chunk_max, states.chunk_max, axis=axis, keepdims=keepdims, dtype=x.dtype)
+
+
 def _take_along_axis(x: Array, index: Array, axis: int) -> Array:
     axis %= x.ndim
     indices = tuple(range(x.ndim))
@@ -75,7 +82,7 @@ def _is_unknown(*lengths: Any) -> bool:
 
 
 xp = SimpleNamespace(**vars(compat))
-xp.sum, xp.take_along_axis, xp.broadcast_to = _sum, _take_along_axis, _broadcast_to
+xp.sum, xp.max, xp.take_along_axis, xp.broadcast_to = _sum, _max, _take_along_axis, _broadcast_to
 xp.clip = da.clip  # array_api_compat's asks for lengths
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ from anysoft.registry import Backend, backend_of, numpy_backend
 Array = Any
 
 
+def _backend(x: Array) -> tuple[Backend, Any]:
+    backend = backend_of(x) or numpy_backend()
+    return backend, backend.namespace(x)
+
+
 def elementwise(name: str, *arrays: Array) -> Array:
     """A function of anysoft's of one chunk of each."""
     return getattr(anysoft, name)(*arrays)
@@ -29,8 +34,16 @@ def elementwise(name: str, *arrays: Array) -> Array:
 
 def chunk_sum(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     """Of one chunk, or of the sums of many."""
-    value = total(backend_of(x) or numpy_backend(), x, axis)
+    value = total(_backend(x)[0], x, axis)
     return value if keepdims else without_axes(value, axis)
+
+
+def chunk_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """Of one chunk, or of the maxima of many; −inf where there is nothing."""
+    _, xp = _backend(x)
+    if any(x.shape[one] == 0 for one in axis):
+        return xp.sum(x, axis=axis, keepdims=keepdims) - xp.inf
+    return xp.max(x, axis=axis, keepdims=keepdims)
 
 
 def log_sum(x: Array, where: Array | None, b: Array | None, axes: tuple[int, ...]) -> LogSumExp:
@@ -59,11 +72,6 @@ class Sums(NamedTuple):
     m: Array
     n: Array
     r: Array
-
-
-def _backend(x: Array) -> tuple[Backend, Any]:
-    backend = backend_of(x) or numpy_backend()
-    return backend, backend.namespace(x)
 
 
 def sums(x: Array, where: Array | None, axes: tuple[int, ...], dtype: Any) -> Sums:
