@@ -154,11 +154,14 @@ class LogSumExp:
         return (*self._words(), self.values_high, self.values_low)
 
     def tree_flatten(self) -> tuple[tuple[Array, ...], Any]:
-        return self._leaves(), self.dtype
+        """What JAX and PyTorch see of a state: its arrays, and the rest."""
+        return self._words() if self.values_high is None else self._leaves(), self.dtype
 
     @classmethod
     def tree_unflatten(cls, dtype: Any, leaves: Iterable[Array]) -> LogSumExp:
-        return cls(*leaves, dtype)
+        """The state of such arrays."""
+        words = tuple(leaves)
+        return cls(*words, *(None,) * (6 - len(words)), dtype)
 
 
 containers.append(LogSumExp)
@@ -189,8 +192,13 @@ def _reference(xp: Any, top: Array) -> Array:
     return xp.where(xp.abs(top) <= in_range(xp, top.dtype), xp.zeros_like(top), unit * xp.round(top / unit))
 
 
-def _exp(xp: Any, g: Array) -> tuple[Array, Array]:
+def _exp(backend: Backend, g: Array) -> tuple[Array, Array]:
     """exp(g) in two words: 1 and expm1(g) where it is near 1."""
+    found = _EXP.fast(backend, g)
+    if found is not NotImplemented:
+        high, middle = found
+        return high, middle
+    xp = backend.namespace(g)
     zero = xp.zeros_like(g)
     near = xp.abs(g) < 0.7
     return xp.where(near, zero + 1.0, xp.exp(xp.where(near, zero, g))), xp.expm1(xp.where(near, g, zero))
@@ -225,16 +233,21 @@ def _from_array(
 
 def _of_plain(backend: Backend, x: Array, axes: tuple[int, ...]) -> Leaves:
     xp = backend.namespace(x)
-    peak, rows, maximum = _exponentials(backend, x, axes)
-    infinite, undefined = peak == xp.inf, xp.isnan(maximum)
-    proper = ~(rows.dead | infinite | undefined)
+    found = _SUMS.fast(backend, x, axes)
+    if found is NotImplemented:
+        peak, rows, _ = _exponentials(backend, x, axes)
+        found = peak, rows.k, rows.r
+    peak, k, r = found
+    maximum = backend.stop_gradient(peak)
+    infinite, undefined, proper = maximum == xp.inf, xp.isnan(maximum), xp.abs(maximum) < xp.inf
     zero = xp.zeros_like(maximum)
-    reference = _reference(xp, xp.where(proper, maximum, zero))
-    high, middle = _exp(xp, xp.where(proper, shift_for(xp, maximum), zero) - reference)
-    # of (high + middle)·(k + r): middle is 0 or high is 1
-    middle = high * rows.r + middle * (rows.k + rows.r)
+    maximum = xp.where(proper, maximum, zero)
+    reference = _reference(xp, maximum)
+    high, middle = _exp(backend, xp.where(proper, shift_for(xp, maximum), zero) - reference)
+    # of (high + middle)·(k + r), where k is 1 for most, and what is of second order is not there
+    middle = high * r + middle * (k + r)
     reference = xp.where(infinite, peak, reference)
-    return _words(xp, reference, high * rows.k, middle, proper, infinite, zero + 1.0, undefined)
+    return _words(xp, reference, high * k, middle, proper, infinite, zero + 1.0, undefined)
 
 
 def _of_weighted(backend: Backend, x: Array, b: Array, axes: tuple[int, ...]) -> Leaves:
@@ -256,7 +269,7 @@ def _from_log(backend: Backend, v: Array, values: Array | None) -> Leaves:
     fixed, zero = backend.stop_gradient(v), xp.zeros_like(v)
     proper, infinite, undefined = xp.abs(fixed) < xp.inf, fixed == xp.inf, xp.isnan(fixed)
     reference = _reference(xp, xp.where(proper, fixed, zero))
-    high, middle = _exp(xp, xp.where(proper, v, zero) - reference)
+    high, middle = _exp(backend, xp.where(proper, v, zero) - reference)
     reference = xp.where(infinite, v, reference)
     words = _words(xp, reference, high, middle, proper, infinite, zero + 1.0, undefined)
     if values is None:
@@ -429,6 +442,9 @@ def _mean(
 
 _NAMES = ("high", "middle", "low", "values_high", "values_low")
 _WORDS = dict.fromkeys(_NAMES[:3])
+# the maximum, exp of it and the sum of the other exponentials, all shifted and with keepdims, of an array as prepared
+_SUMS = Operation("LogSumExp.sums", lambda backend, x, axes: NotImplemented, {"axes": ()}, operands=())
+_EXP = Operation("LogSumExp.exp", lambda backend, g: NotImplemented, {}, operands=())
 _FROM_ARRAY = Operation(
     "LogSumExp.from_array",
     _from_array,

@@ -48,6 +48,20 @@ def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any)
     return why_no_kernel(x, axis)
 
 
+def _guard_sums(x: Array, axes: tuple[int, ...]) -> bool | str:
+    if len(axes) == 1:
+        return _guard_kernel(x, axes[0], None, None, None)
+    if len(axes) < x.ndim:
+        return f"the kernel takes one axis or all, not {axes}"
+    return _guard_kernel(x, 0, None, None, None)
+
+
+def _sums(x: Array, axes: tuple[int, ...]) -> Any:
+    if len(axes) == 1:
+        return kernels.sums(x, axes[0])
+    return tuple(each.reshape((1,) * x.ndim) for each in kernels.sums(x.reshape(-1), 0))
+
+
 def _guard_derivative(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
     """The written derivatives are for plain reverse mode; torch.func and forward mode take the generic formula's."""
     return_sign = bool(reduction and reduction[1])
@@ -162,6 +176,7 @@ BACKEND = Backend(
             _guard_derivative,
         ),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
+        FastPath("LogSumExp.sums", "torch kernel", _sums, _guard_sums),
         *_torch_elementwise.PATHS,
         *_torch_losses.PATHS,
         *_torch_sampling.PATHS,
