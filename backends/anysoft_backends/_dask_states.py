@@ -48,12 +48,7 @@ def chunk_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 def log_sum(x: Array, where: Array | None, b: Array | None, axes: tuple[int, ...]) -> LogSumExp:
     """The state of one chunk."""
-    if b is not None:
-        return LogSumExp.from_array(x, axes, where=where, b=b, keepdims=True)
-    # by way of the logarithm, which has kernels. It is that of a partial sum, so that its rounding, relative to the
-    # whole, is no more than that of the logarithm of the whole, or of the entries themselves
-    one = axes[0] if len(axes) == 1 else axes if len(axes) < x.ndim else None
-    return LogSumExp.from_logsumexp(anysoft.logsumexp(x, one, where=where, keepdims=True))
+    return LogSumExp.from_array(x, axes, where=where, b=b, keepdims=True)
 
 
 def merged_log_sums(found: list[LogSumExp]) -> LogSumExp:
