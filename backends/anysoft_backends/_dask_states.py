@@ -12,6 +12,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+from dask.sizeof import sizeof
 
 import anysoft
 from anysoft._arguments import without_axes
@@ -49,6 +50,11 @@ def chunk_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 def log_sum(x: Array, where: Array | None, b: Array | None, axes: tuple[int, ...]) -> LogSumExp:
     """The state of one chunk."""
     return LogSumExp.from_array(x, axes, where=where, b=b, keepdims=True)
+
+
+@sizeof.register(LogSumExp)
+def _(state: LogSumExp) -> int:
+    return sum(int(each.nbytes) for each in state.tree_flatten()[0] if each is not None)
 
 
 def merged_log_sums(found: list[LogSumExp]) -> LogSumExp:
