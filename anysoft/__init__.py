@@ -26,6 +26,7 @@ from anysoft.logspace import (
 )
 from anysoft.logsumexp import logmeanexp, logsumexp
 from anysoft.losses import binary_cross_entropy, categorical_log_prob, cross_entropy
+from anysoft.online import LogSumExp
 from anysoft.registry import Backend, FastPath, explain, options, register_backend, register_fast_path
 from anysoft.sampling import categorical, gumbel, gumbel_softmax, gumbel_top_k
 from anysoft.softmax import log_softmax, softmax, softmin
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "FastPath",
+    "LogSumExp",
     "attention",
     "binary_cross_entropy",
     "boltzmann",

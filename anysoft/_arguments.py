@@ -39,6 +39,8 @@ def broadcast_shape(**shapes: Sequence[Any]) -> tuple[Any, ...]:
             if result[-place] == 1:
                 result[-place] = shape[-place]
             elif shape[-place] != 1 and shape[-place] != result[-place]:  # not `in`: lengths may be symbols
+                if isinstance(shape[-place], float) and isinstance(result[-place], float):
+                    continue  # neither is known (Dask)
                 earlier = ", ".join(f"{other} {tuple(shapes[other])}" for other in shapes if other != name)
                 raise ValueError(f"{name} of shape {tuple(shape)} does not broadcast with {earlier}")
     return tuple(result)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from anysoft._arguments import log_max
+from anysoft._arguments import log_max, without_axes
 from anysoft.registry import Backend
 
 Array = Any
@@ -36,9 +36,16 @@ def total(backend: Backend, x: Array, axes: tuple[int, ...]) -> Array:
     xp = backend.namespace(x)
     if not backend.sums_in_halves():
         return xp.sum(x, axis=axes, keepdims=True)
+    cut: tuple[int, ...] = ()
     for axis in axes:
-        x = _total_along(xp, x, axis)
-    return x
+        blocks = backend.blocks(x, axis)
+        if blocks > 1:
+            shape = (*x.shape[:axis], blocks, x.shape[axis] // blocks, *x.shape[axis + 1 :])
+            x = without_axes(_total_along(xp, xp.reshape(x, shape), axis + 1), (axis + 1,))
+            cut = (*cut, axis)
+        else:
+            x = _total_along(xp, x, axis)
+    return xp.sum(x, axis=cut, keepdims=True) if cut else x
 
 
 def _total_along(xp: Any, x: Array, axis: int) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from anysoft import _arguments as arguments
 from anysoft._shift import Scaled, carrier_of, exponentiate, in_range, log_of_sum, shift_for, total
@@ -282,10 +282,24 @@ def _mean(backend: Backend, x: Array, kept: Array, n: Array, axes: tuple[int, ..
     return xp.where(peak == xp.inf, peak, value)
 
 
-def _weighted(
-    backend: Backend, x: Array, b: Array, axes: tuple[int, ...], n: Array | None = None
-) -> tuple[Array, Array]:
-    """log|Σ b·exp(x)|, or log|(1/n) Σ b·exp(x)|, and the sum's sign.
+class Weighted(NamedTuple):
+    """Weighted rows, Σ b·exp(x) = exp(c)·root²·(k + r), if none of these says what the sum is without them."""
+
+    peak: Array  # the largest x + log|b|
+    c: Array
+    root: Array
+    k: Array
+    r: Array
+    tied: Array  # which terms are in k
+    exponent: Array  # of each term
+    infinite: Array  # the answer where +inf is, with the derivative of a maximum
+    up: Array  # whether a term is +inf, and whether one is −inf
+    down: Array
+    undefined: Array
+
+
+def weighted(backend: Backend, x: Array, b: Array, axes: tuple[int, ...]) -> Weighted:
+    """The two sums of weighted rows, in which no term leaves the range unless the sum does.
 
     The largest term is found by x + log|b|, never by x alone; but a term is (b/s)·exp(x − c) with s of the size of the
     largest term's weight, because log|b| inside the exponent would cost |log b| roundings where terms cancel.
@@ -322,37 +336,43 @@ def _weighted(
 
     k = total(backend, xp.where(tied, term, zero), axes)
     r = total(backend, xp.where(tied, zero, term), axes)
-    sum_ = backend.stop_gradient(k + r)
-    sign = _sign(xp, sum_)
-    value = c + log_s + _logarithm(backend, exponent, b, tied, k, r, axes, n)
 
     # infinite terms of one sign make that infinity, of both NaN; +inf in x answers with the derivative of a maximum
     endless = key == xp.inf
     up = xp.any(endless & (weight > 0), axis=axes, keepdims=True)
     down = xp.any(endless & (weight < 0), axis=axes, keepdims=True)
     highest = xp.max(x, axis=axes, keepdims=True)
-    answer = xp.where(highest == xp.inf, highest, xp.full_like(value, xp.inf))
-    value = xp.where(infinite, answer, value)
-    sign = xp.where(infinite, xp.astype(up, x.dtype) - xp.astype(down, x.dtype), sign)
-    undefined = undefined | (up & down)
+    answer = xp.where(highest == xp.inf, highest, xp.full_like(peak, xp.inf))
+    return Weighted(peak, c, root, k, r, tied, exponent, answer, up, down, undefined | (up & down))
+
+
+def _weighted(
+    backend: Backend, x: Array, b: Array, axes: tuple[int, ...], n: Array | None = None
+) -> tuple[Array, Array]:
+    """log|Σ b·exp(x)|, or log|(1/n) Σ b·exp(x)|, and the sum's sign."""
+    xp = backend.namespace(x)
+    rows = weighted(backend, x, b, axes)
+    value = rows.c + 2.0 * xp.log(rows.root) + _logarithm(backend, rows, b, axes, n)
+    sign = _sign(xp, backend.stop_gradient(rows.k + rows.r))
+    infinite = rows.peak == xp.inf
+    value = xp.where(infinite, rows.infinite, value)
+    sign = xp.where(infinite, xp.astype(rows.up, x.dtype) - xp.astype(rows.down, x.dtype), sign)
     nan = xp.full_like(value, xp.nan)
-    return xp.where(undefined, nan, value), xp.where(undefined, nan, sign)
+    return xp.where(rows.undefined, nan, value), xp.where(rows.undefined, nan, sign)
 
 
-def _logarithm(
-    backend: Backend, exponent: Array, b: Array, tied: Array, k: Array, r: Array, axes: tuple[int, ...], n: Array | None
-) -> Array:
+def _logarithm(backend: Backend, rows: Weighted, b: Array, axes: tuple[int, ...], n: Array | None) -> Array:
     """log|k + r|, or of the mean; a term that holds more than half enters by itself, as `carrier_of` says."""
     xp, stop = backend.namespace(b), backend.stop_gradient
     zero, one = xp.zeros_like(b), xp.ones_like(b)
-    z = None
-    if stop(exponent) is not exponent or stop(b) is not b:  # or there is nothing that differentiates
+    k, r, tied, z = rows.k, rows.r, rows.tied, None
+    if stop(rows.exponent) is not rows.exponent or stop(b) is not b:  # or there is nothing that differentiates
         count = xp.sum(xp.where(tied, one, zero), axis=axes, keepdims=True)
         dominated = (xp.abs(stop(r)) < xp.abs(stop(k))) & (count == 1.0)
         weight = xp.sum(xp.where(tied, b, zero), axis=axes, keepdims=True)
         weight = xp.where(dominated, weight, xp.ones_like(weight))
         k = xp.where(dominated, stop(k) * (weight / stop(weight)), k)
-        z = carrier_of(backend, exponent, tied, dominated, axes)
+        z = carrier_of(backend, rows.exponent, tied, dominated, axes)
         r = r if z is None else r * xp.exp(-z)
     value = _log_abs(xp, k, r) if n is None else _log_abs(xp, k / n, r / n)
     return value if z is None else z + value

@@ -343,9 +343,10 @@ def _labels(backend: Backend, xp: Any, labels: Array, x: Array, n: Any, ignore_i
     return _Labels(xp.where(valid, labels, xp.zeros_like(labels)), valid, ignored)
 
 
-def _picked(xp: Any, x: Array, index: Array, axis: int) -> Array:
+def _picked(backend: Backend, x: Array, index: Array, axis: int) -> Array:
     """The entries of `x` at an index of length one along `axis`, and of the shape of `x` elsewhere."""
-    if hasattr(xp, "take_along_axis"):
+    xp = backend.namespace(x)
+    if hasattr(xp, "take_along_axis") and backend.gathers(x, axis):
         return xp.take_along_axis(x, index, axis=axis)
     places = xp.reshape(xp.arange(x.shape[axis], device=getattr(x, "device", None)), (-1, *(1,) * (x.ndim - 1 - axis)))
     return xp.sum(xp.where(places == index, x, xp.zeros_like(x)), axis=axis, keepdims=True)
@@ -402,7 +403,7 @@ def _categorical_log_prob(
 
     def at_labels(entries: Array) -> Array:
         entries = arguments.broadcast_to(xp, entries, (*shape[:along], n, *shape[along:]))
-        return _picked(xp, entries, xp.expand_dims(arguments.broadcast_to(xp, index, shape), axis=along), along)
+        return _picked(backend, entries, xp.expand_dims(arguments.broadcast_to(xp, index, shape), axis=along), along)
 
     value = distribution.log_p(backend, at_labels)
     if prepared.where is not None:
@@ -513,9 +514,9 @@ def _of_probabilities(backend: Backend, samples: _Samples, y: Array, w: Array | 
 def _of_labels(backend: Backend, samples: _Samples, labels: _Labels, w: Array | None, label_smoothing: float) -> _Costs:
     xp, (place,) = backend.namespace(samples.x), samples.axes
     index, valid, ignored = (None if a is None else xp.expand_dims(a, axis=place) for a in labels)
-    cost = 0.0 - samples.distribution.log_p(backend, lambda entries: _picked(xp, entries, index, place))
+    cost = 0.0 - samples.distribution.log_p(backend, lambda entries: _picked(backend, entries, index, place))
     counted = xp.ones_like(cost)
-    share = counted if w is None else _picked(xp, w, index, place)
+    share = counted if w is None else _picked(backend, w, index, place)
     cost = _times(xp, (1.0 - label_smoothing) * share, cost)
     if label_smoothing != 0:
         even = _even(backend, samples)

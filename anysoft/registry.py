@@ -46,6 +46,10 @@ def _never() -> bool:
     return False
 
 
+def _one(x: Array, axis: int) -> int:
+    return 1
+
+
 def _same(x: Array) -> Array:
     return x
 
@@ -117,6 +121,12 @@ class Backend:
     sums_in_halves : callable
         Whether a long sum is to be made by adding halves, because the framework's own loses with its length. Asked at
         each call: not while a compiler holds the lengths as symbols, which splitting would pin.
+    blocks : callable
+        ``blocks(x, axis)``, a divisor of the length: into how many stretches an axis is cut before halves are added,
+        so that each device adds its own. Halves of the whole would be sent from device to device.
+    gathers : callable
+        ``gathers(x, axis)``: whether entries are taken by their index along an axis. Where it is sharded they are
+        found by comparison, which sends nothing.
     unrolls : callable
         Whether a Python loop becomes as many copies of its body, which a compiler then has to work through. Asked at
         each call.
@@ -150,6 +160,8 @@ class Backend:
     stop_gradient: Callable[[Array], Array] = _same
     displacement: Callable[[Array], Array] | None = None
     sums_in_halves: Callable[[], bool] = _always
+    blocks: Callable[[Array, int], int] = _one
+    gathers: Callable[[Array, int], bool] = _always
     unrolls: Callable[[], bool] = _never
     repeat: Callable[[int, Callable[[State], State], State], State] = _repeat
     cumulative_sum: Callable[..., Array] | None = None
@@ -192,12 +204,17 @@ _BUILT_IN: dict[str, tuple[str, tuple[str, ...], str]] = {
     "torch": ("anysoft_backends._torch", ("torch:Tensor",), "torch"),
     "jax": ("anysoft_backends._jax", ("jax:Array", "jax.core:Tracer"), "jax"),
     "cupy": ("anysoft_backends._cupy", ("cupy:ndarray",), "cupy-cuda13"),
+    "dask": ("anysoft_backends._dask", ("dask.array:Array",), "dask"),
 }
 # refused by name, and why
 _REFUSED: dict[str, str] = {
     "numpy.ma:MaskedArray": "pass x.data, and where=~x.mask",
     "numpy:matrix": "pass numpy.asarray(x)",
 }
+
+# Types of ours that hold arrays, with tree_flatten and tree_unflatten as JAX has them: an adapter whose framework looks
+# into containers tells it of them.
+containers: list[type] = []
 
 _BACKENDS: dict[str, Backend] = {}
 _BY_TYPE: dict[type, Backend | None] = {}
@@ -280,7 +297,7 @@ def _match(kind: type) -> Backend | None:
     for name, (_, arrays, _) in _BUILT_IN.items():
         if _is_a(kind, arrays):
             return _adapter(name)
-    if hasattr(kind, "__array_namespace__") or kind.__module__.startswith("dask.array"):
+    if hasattr(kind, "__array_namespace__"):
         return _adapterless(kind)
     return None
 
@@ -294,7 +311,7 @@ def _adapterless(kind: type) -> Backend:
     backend = _BY_TYPE.get(owner)
     if backend is None:
         name = owner.__module__.partition(".")[0]
-        backend = Backend(name, (), array_namespace, may_look=lambda x: name != "dask", run=quietly)
+        backend = Backend(name, (), array_namespace, run=quietly)
         _BY_TYPE[owner] = backend
     return backend
 

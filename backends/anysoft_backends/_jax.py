@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from anysoft.registry import Backend, FastPath, Operation
+from anysoft.registry import Backend, FastPath, Operation, containers
 
 Array = Any
 
@@ -160,6 +161,14 @@ def _displaced(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Ar
     return _displacement(*primals), tangents[0]
 
 
+def _is_explicit(x: Array) -> bool:
+    """Whether the type of an array says how it is sharded: JAX then refuses to index along an axis that is."""
+    if not hasattr(jax, "typeof"):  # JAX before 0.6
+        return False
+    sharding = getattr(jax.typeof(x), "sharding", None)
+    return any(each is not None for each in getattr(sharding, "spec", ()))
+
+
 def _largest(x: Array, k: int, axis: int) -> tuple[Array, Array]:
     keys, index = jax.lax.top_k(jnp.moveaxis(x, axis, -1), k)
     return jnp.moveaxis(keys, -1, axis), jnp.moveaxis(index, -1, axis)
@@ -183,6 +192,9 @@ def _key(rng: Any) -> Array:
     raise TypeError(f"rng must be a key of JAX, such as jax.random.key(0), or an integer seed here, not {rng!r}")
 
 
+for _container in containers:
+    jax.tree_util.register_pytree_node_class(_container)
+
 BACKEND = Backend(
     name="jax",
     arrays=("jax:Array", "jax.core:Tracer"),
@@ -191,6 +203,9 @@ BACKEND = Backend(
     device_of=_device_of,
     stop_gradient=jax.lax.stop_gradient,
     displacement=_displacement,
+    # over how many devices an axis is sharded nobody knows under a trace
+    blocks=lambda x, axis: math.gcd(x.shape[axis], jax.device_count()),
+    gathers=lambda x, axis: not _is_explicit(x),
     unrolls=lambda: True,
     # written out, XLA computes each step once more for each use that the next makes of it
     repeat=lambda n, step, state: jax.lax.fori_loop(0, n, lambda _, each: step(each), state),

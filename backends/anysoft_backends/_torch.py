@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat.torch as xp
 import torch
 from torch.autograd import forward_ad
 
-from anysoft.registry import Backend, FastPath
-from anysoft_backends import _torch_attention, _torch_elementwise, _torch_losses, _torch_sampling
+from anysoft.registry import Backend, FastPath, containers
+from anysoft_backends import _torch_attention, _torch_dtensor, _torch_elementwise, _torch_losses, _torch_sampling
 from anysoft_backends import _torch_kernels as kernels
 from anysoft_backends._torch_guards import (
     is_compiling,
@@ -47,6 +46,20 @@ def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any)
     if where is not None or temperature is not None or dtype is not None or not (usual(x, axis) and may_look()):
         return why_not(x, axis, where, temperature, dtype)
     return why_no_kernel(x, axis)
+
+
+def _guard_sums(x: Array, axes: tuple[int, ...]) -> bool | str:
+    if len(axes) == 1:
+        return _guard_kernel(x, axes[0], None, None, None)
+    if len(axes) < x.ndim:
+        return f"the kernel takes one axis or all, not {axes}"
+    return _guard_kernel(x, 0, None, None, None)
+
+
+def _sums(x: Array, axes: tuple[int, ...]) -> Any:
+    if len(axes) == 1:
+        return kernels.sums(x, axes[0])
+    return tuple(each.reshape((1,) * x.ndim) for each in kernels.sums(x.reshape(-1), 0))
 
 
 def _guard_derivative(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
@@ -119,13 +132,22 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
 
+for _container in containers:
+    torch.utils._pytree.register_pytree_node(
+        _container,
+        lambda state: tuple(state.tree_flatten()),
+        lambda leaves, rest, kind=_container: kind.tree_unflatten(rest, leaves),
+    )
+
 BACKEND = Backend(
     name="torch",
     arrays=("torch:Tensor",),
-    namespace=lambda x: xp,
+    namespace=_torch_dtensor.namespace,
     devices=_devices,
     stop_gradient=stop_gradient,
     sums_in_halves=lambda: not is_compiling(),
+    blocks=_torch_dtensor.blocks,
+    gathers=lambda x, axis: not _torch_dtensor.is_dtensor(x),
     unrolls=is_compiling,
     cumulative_sum=lambda x, axis: torch.cumsum(x, axis),  # array_api_compat's makes Dynamo warn of an lru_cache
     random_bits=_torch_sampling.random_bits,
@@ -154,6 +176,7 @@ BACKEND = Backend(
             _guard_derivative,
         ),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
+        FastPath("LogSumExp.sums", "torch kernel", _sums, _guard_sums),
         *_torch_elementwise.PATHS,
         *_torch_losses.PATHS,
         *_torch_sampling.PATHS,

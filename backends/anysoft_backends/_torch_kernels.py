@@ -85,6 +85,16 @@ def softmax(x: Array, axis: int) -> Array:
     return e.div_(s).scatter_(axis, place, largest.div_(s))
 
 
+def sums(x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """The maximum, exp of it and the sum of the other exponentials, shifted as by anysoft/_shift.py; with keepdims."""
+    m = x.amax(axis, keepdim=True)
+    shift = m.masked_fill(((m >= 1) & (m <= _IN_RANGE[x.dtype])) | ~m.isfinite(), 0)
+    e = torch.sub(x, shift).exp_()
+    place = e.argmax(axis, keepdim=True)
+    largest = e.gather(axis, place)
+    return m, largest, _sum(e.scatter_(axis, place, 0.0), axis)
+
+
 def log_softmax(x: Array, axis: int) -> Array:
     m = x.amax(axis, keepdim=True)
     result = torch.sub(x, m)

@@ -30,6 +30,10 @@ HostArray = np.ndarray[Any, Any]
 # judged although anysoft needs no adapter for it: nothing else is as strict, and it has several devices on any machine
 REFEREE = "array_api_strict"
 
+# Judged if named only: to build and run a graph takes twenty times as long as what its tasks do to small arrays, which
+# NumPy's rows have judged already.
+ON_DEMAND = ("dask",)
+
 
 class AbsentBackendError(LookupError):
     """A framework that was asked for by name and is not here; its text is one sentence that says what to do."""
@@ -184,6 +188,30 @@ def _cupy(device: str) -> Framework:
     )
 
 
+def _dask(device: str) -> Framework:
+    da: Any = importlib.import_module("dask.array")
+
+    def asarray(values: HostArray, dtype: str) -> Array:
+        # two chunks along each axis, of unequal lengths where they can be
+        return da.from_array(values.astype(dtype), chunks=tuple(max(1, n // 2 + 1) for n in values.shape))
+
+    def asnumpy(array: Array) -> HostArray:
+        # in Dask's own tasks nothing of anysoft's keeps NumPy from warning of special values
+        with np.errstate(all="ignore"):
+            return np.asarray(array.compute(scheduler="synchronous"))
+
+    return Framework(
+        "dask",
+        device,
+        ("float64", "float32", "float16"),
+        da,
+        asarray,
+        asnumpy,
+        device_of=lambda array: "cpu",
+        wait=asnumpy,
+    )
+
+
 def _standard(name: str, device: str) -> Framework:
     """Any other framework: all that is known of it is the array API standard, in the namespace that it is called by."""
     xp = _namespace(name)
@@ -261,7 +289,13 @@ def _device_name(device: Any) -> str:
     return str(device).rpartition("('")[2].removesuffix("')")
 
 
-_MAKERS: dict[str, Callable[[str], Framework]] = {"numpy": _numpy, "torch": _torch, "jax": _jax, "cupy": _cupy}
+_MAKERS: dict[str, Callable[[str], Framework]] = {
+    "numpy": _numpy,
+    "torch": _torch,
+    "jax": _jax,
+    "cupy": _cupy,
+    "dask": _dask,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +319,7 @@ def present(*names: str, referee: bool = True) -> Present:
     Parameters
     ----------
     *names : str
-        Only these; all that anysoft has a backend for, and the referee, if left out.
+        Only these; all that anysoft has a backend for, but for `ON_DEMAND`, and the referee, if left out.
     referee : bool
         Whether array_api_strict counts when nothing is named.
 
@@ -305,7 +339,7 @@ def present(*names: str, referee: bool = True) -> Present:
     here: list[Framework] = []
     versions: dict[str, str] = {}
     absent: dict[str, str] = {}
-    for name in names or everything:
+    for name in names or (name for name in everything if name not in ON_DEMAND):
         found = _found(name)
         if isinstance(found, str):
             if name in names:
