@@ -198,7 +198,7 @@ class LogSumExp:
         logsumexp, values = (None if a is None else xp.astype(a, compute, copy=False) for a in (logsumexp, values))
         if base is not None:
             logsumexp = logsumexp * _log_of(base)
-        return cls(*_FROM_LOG.call(False, logsumexp, values), dtype=dtype)
+        return cls.tree_unflatten(dtype, _FROM_LOG.call(False, logsumexp, values))
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], /, axis: Any = None) -> LogSumExp:
@@ -262,7 +262,7 @@ class LogSumExp:
         dtype = self.dtype
         if other.dtype != dtype:
             dtype = backend.namespace(self.reference).result_type(dtype, other.dtype)
-        return LogSumExp(*_call_merge(*self._leaves(), *other._leaves()), dtype=dtype)
+        return LogSumExp.tree_unflatten(dtype, _call_merge(*self._leaves(), *other._leaves()))
 
     def all_reduce(self, pmax: Callable[[Array], Array], psum: Callable[[Array], Array]) -> LogSumExp:
         """The state of all devices or processes, on each of them, by two maxima and one sum (and two of values).
@@ -289,7 +289,7 @@ class LogSumExp:
         passes `psum`; that of +inf is 0.
         """
         backend = backend_of(self.reference) or numpy_backend()
-        return LogSumExp(*_all_reduce(backend, self._leaves(), pmax, psum), dtype=self.dtype)
+        return LogSumExp.tree_unflatten(self.dtype, _all_reduce(backend, self._leaves(), pmax, psum))
 
     # -----------------------------------------------------------------------------------------------------------------
     # What it says
@@ -369,8 +369,9 @@ class LogSumExp:
     @classmethod
     def tree_unflatten(cls, dtype: Any, leaves: Iterable[Array]) -> LogSumExp:
         """The state of such arrays."""
-        words = tuple(leaves)
-        return cls(*words, *(None,) * (6 - len(words)), dtype=dtype)
+        reference, high, middle, low, *values = leaves
+        values_high, values_low = values or (None, None)
+        return cls(reference, high, middle, low, values_high, values_low, dtype)
 
 
 containers.append(LogSumExp)
