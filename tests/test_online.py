@@ -20,7 +20,10 @@ import anysoft
 from anysoft import LogSumExp
 
 INF, NAN = math.inf, math.nan
-EVERY = rows("numpy", "torch", "jax", "array_api_strict", dtypes=("float64", "float32", "float16"))
+EVERY = [
+    *rows("numpy", "torch", "jax", dtypes=("float64", "float32", "float16")),
+    *rows("array_api_strict", dtypes=("float64", "float32"))[:2],
+]
 F64 = rows("numpy", "torch", "jax", "array_api_strict", dtypes=("float64",))
 every_row = pytest.mark.parametrize("row", EVERY, ids=str)
 every_f64 = pytest.mark.parametrize("row", F64, ids=str)
@@ -49,7 +52,7 @@ def _tree(states: Sequence[LogSumExp], draw: Callable[[int], int]) -> LogSumExp:
 
 
 @every_row
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_tree_of_chunks_is_the_whole(row: Row, data: st.DataObject) -> None:
     # JAX compiles for each length
@@ -63,13 +66,22 @@ def test_any_tree_of_chunks_is_the_whole(row: Row, data: st.DataObject) -> None:
     x = _exact(row, np.clip(rng.normal(shift, scale, n), -6e4, 6e4))
     parts = [LogSumExp.from_array(row.array(part)) for part in np.split(x, np.cumsum(sizes)[:-1])]
     state = _tree(parts, lambda k: data.draw(st.integers(0, k - 1)))
-    assert str(row.host(state.value()).dtype) == row.dtype
+    assert state.value().dtype == row.array([0.0]).dtype
     assert _ratio(row, state, x) <= 1, (x.tolist(), sizes)
 
 
-@pytest.mark.parametrize("row", rows("numpy", "torch", dtypes=("float64", "float32")), ids=str)
+@pytest.mark.parametrize("row", rows("numpy", dtypes=("float32",)))
 @pytest.mark.parametrize("name", ["creeping", "tiny", "normalised"])
 def test_ten_thousand_chunks_in_any_order(row: Row, name: str) -> None:
+    _ten_thousand_chunks(row, name)
+
+
+@pytest.mark.parametrize("row", [*rows("numpy", dtypes=("float64", "float16")), *rows("torch", dtypes=("float32",))])
+def test_ten_thousand_chunks_of_every_dtype(row: Row) -> None:
+    _ten_thousand_chunks(row, "creeping")
+
+
+def _ten_thousand_chunks(row: Row, name: str) -> None:
     m = 10_000
     rng = np.random.default_rng(0)
     sizes = rng.integers(0, 4, m)
@@ -81,7 +93,7 @@ def test_ten_thousand_chunks_in_any_order(row: Row, name: str) -> None:
     }[name]
     x = _exact(row, x)
     parts = [LogSumExp.from_array(row.array(part)) for part in np.split(x, np.cumsum(sizes)[:-1])]
-    rng.shuffle(parts)  # type: ignore[arg-type]
+    rng.shuffle(parts)
     whole = functools.reduce(LogSumExp.merge, parts)
     assert _ratio(row, whole, x) <= 0.5
     assert _ratio(row, _tree(parts[::-1], lambda k: int(rng.integers(k))), x) <= 0.5
@@ -146,7 +158,7 @@ def test_attention_in_pieces(row: Row) -> None:
     rng = np.random.default_rng(1)
     q, k, v = (row.array(rng.normal(size=shape)) for shape in ((3, 2), (4, 2), (4, 2)))
     out, log_sum = anysoft.attention(q, k, v, return_logsumexp=True)
-    parts = [anysoft.attention(q, k[i], v[i], return_logsumexp=True) for i in (slice(0, 2), slice(2, 4))]
+    parts = [anysoft.attention(q, k[i, ...], v[i, ...], return_logsumexp=True) for i in (slice(0, 2), slice(2, 4))]
     state = functools.reduce(LogSumExp.merge, (LogSumExp.from_logsumexp(log, o) for o, log in parts))
     # a split that saw no key: its output is whatever the kernel left there
     empty = LogSumExp.from_logsumexp(row.array([-INF] * 3), row.array([[NAN, INF]] * 3))
@@ -200,7 +212,7 @@ def test_streams_and_copies() -> None:
     assert state.shape == (2,)
     np.testing.assert_allclose(state.value(), 0.0, atol=1e-15)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(state)).value(), state.value())
-    mixed = LogSumExp.from_array(np.float16([1])).merge(LogSumExp.from_array(np.float32([1])))
+    mixed = LogSumExp.from_array(np.asarray([1.0], "f2")).merge(LogSumExp.from_array(np.asarray([1.0], "f4")))
     assert mixed.value().dtype == np.float32
 
 

@@ -1,4 +1,4 @@
-"""The commands: ``anysoft backends`` and ``anysoft compare``; ``anysoft conformance`` has a file of its own."""
+"""The commands: ``anysoft backends`` and ``anysoft compare``; the others have files of their own."""
 
 # Typer reads the annotations at run time, and the heavy imports stand inside the commands: `anysoft --help` is quick.
 
@@ -11,6 +11,7 @@ import typer
 
 from anysoft_conformance import terminal
 from anysoft_conformance.conformance_command import conformance
+from anysoft_conformance.reduce_command import reduce
 from anysoft_conformance.terminal import WIDTH, JsonOption
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ def _count(judged: "Judged | None") -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# anysoft conformance
+# anysoft conformance, anysoft reduce
 
 app.command()(conformance)
+app.command()(reduce)

@@ -21,7 +21,9 @@ from anysoft_conformance.families import (
 from anysoft_conformance.subject import Subject
 
 # what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
-MACHINERY = frozenset({"Backend", "FastPath", "LogSumExp", "explain", "options", "register_backend", "register_fast_path"})
+MACHINERY = frozenset(
+    {"Backend", "FastPath", "LogSumExp", "explain", "options", "register_backend", "register_fast_path"}
+)
 ALIASES = frozenset({"softplus"})
 # what it exports as a module, whose functions are subjects by their dotted names
 MODULES = frozenset({"decoding"})
