@@ -454,7 +454,7 @@ def _of_plain(backend: Backend, x: Array, axes: tuple[int, ...]) -> Leaves:
     maximum = xp.where(proper, maximum, zero)
     reference = _reference(xp, maximum)
     high, middle = _exp(backend, xp.where(proper, shift_for(xp, maximum), zero) - reference)
-    # of (high + middle)·(k + r), where k is 1 for most, and what is of second order is not there
+    # the words of (high + middle)·(k + r): high·k is exact where k is 1, and where high is
     middle = high * r + middle * (k + r)
     reference = xp.where(infinite, peak, reference)
     return _words(xp, reference, high * k, middle, proper, infinite, zero + 1.0, undefined)
