@@ -20,7 +20,8 @@ from anysoft_conformance.families import (
 )
 from anysoft_conformance.subject import Subject
 
-# what else anysoft exports: how calls are made, nothing that computes; and a second name of log1pexp
+# what else anysoft exports: how calls are made, and the mergeable state, which tests/test_online.py holds to the
+# contract of logsumexp; and a second name of log1pexp
 MACHINERY = frozenset(
     {"Backend", "FastPath", "LogSumExp", "explain", "options", "register_backend", "register_fast_path"}
 )
