@@ -206,7 +206,7 @@ def _guard_sums(x: Array, axes: tuple[int, ...]) -> bool | str:
 
 def _sums(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     if len(axes) > 1:
-        return tuple(each.reshape((1,) * x.ndim) for each in _sums(x.ravel(order="K"), (0,)))  # type: ignore[return-value]
+        return tuple(each.reshape((1,) * x.ndim) for each in _sums(x.ravel(order="K"), (0,)))
     (axis,) = axes
     m = np.maximum.reduce(x, axis=axis, keepdims=True)
     shift = np.where(((m >= 1) & (m <= _IN_RANGE[x.dtype])) | ~np.isfinite(m), 0, m)

@@ -132,12 +132,12 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())))
 
 
+def _unflatten(container: Any) -> Any:
+    return lambda leaves, rest: container.tree_unflatten(rest, leaves)
+
+
 for _container in containers:
-    torch.utils._pytree.register_pytree_node(
-        _container,
-        lambda state: tuple(state.tree_flatten()),
-        lambda leaves, rest, kind=_container: kind.tree_unflatten(rest, leaves),
-    )
+    torch.utils._pytree.register_pytree_node(_container, lambda state: state.tree_flatten(), _unflatten(_container))
 
 BACKEND = Backend(
     name="torch",

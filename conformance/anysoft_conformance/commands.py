@@ -12,6 +12,7 @@ import typer
 from anysoft_conformance import terminal
 from anysoft_conformance.bench_command import bench
 from anysoft_conformance.conformance_command import conformance
+from anysoft_conformance.reduce_command import reduce
 from anysoft_conformance.terminal import WIDTH, JsonOption
 
 if TYPE_CHECKING:
@@ -273,3 +274,4 @@ def _count(judged: "Judged | None") -> str:
 
 app.command()(conformance)
 app.command()(bench)
+app.command()(reduce)
