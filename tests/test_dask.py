@@ -193,7 +193,7 @@ def cluster() -> Iterator[Any]:
     with (
         dask.config.set({"distributed.admin.log-format": "", "distributed.worker.daemon": True}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, memory_limit="300MB", dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, memory_limit="500MB", dashboard_address=None, silence_logs=50
         ) as local,
         distributed.Client(local) as client,
     ):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import functools
 from typing import Any, NamedTuple
 
+import dask.sizeof
 import numpy as np
-from dask.sizeof import sizeof
 
 import anysoft
 from anysoft._arguments import without_axes
@@ -49,16 +49,17 @@ def chunk_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 def log_sum(x: Array, where: Array | None, b: Array | None, axes: tuple[int, ...]) -> LogSumExp:
     """The state of one chunk."""
-    if isinstance(
-        x, np.ndarray
-    ):  # what comes from another process has a dtype that is equal to NumPy's own, but not it
+    if isinstance(x, np.ndarray):  # from another process comes a dtype that is equal to NumPy's own, but is not it
         x = x.view(np.dtype(x.dtype.str))
     return LogSumExp.from_array(x, axes, where=where, b=b, keepdims=True)
 
 
-@sizeof.register(LogSumExp)
-def _(state: LogSumExp) -> int:
+def _size(state: LogSumExp) -> int:
     return sum(int(each.nbytes) for each in state.tree_flatten()[0] if each is not None)
+
+
+sizeof: Any = dask.sizeof.sizeof
+sizeof.register(LogSumExp, _size)
 
 
 def merged_log_sums(found: list[LogSumExp]) -> LogSumExp:
