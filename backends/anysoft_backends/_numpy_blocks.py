@@ -207,7 +207,8 @@ def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]],
     """log Σ exp(x − m), to be added to `beside`."""
     if m.dtype is FLOAT64 and block.axis == 2:
         (e,) = exponentials()
-        return np.log1p(_without_largest_of_rows(e)[1])
+        largest, rest = _without_largest_of_rows(e)
+        return np.log1p(rest + (largest - 1.0))  # 0, but for NaN, which counts as the largest
     rest = block.sum(exponentials()) - 1.0
     # where the 1 has cost the rest too much: even in float64, or because what comes out is small
     few = rest < 1e-8 + 6e-9 * n if m.dtype is FLOAT32 else np.abs(np.log1p(rest) + beside) < 0.5
