@@ -8,7 +8,7 @@ import numpy as np
 
 from anysoft.registry import Backend, FastPath, quietly
 from anysoft_backends import _numpy_attention, _numpy_sampling, _numpy_softmax
-from anysoft_backends._numpy_softmax import FLOAT32, FLOAT64
+from anysoft_backends._numpy_blocks import FLOAT32, FLOAT64
 
 Array = Any
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from anysoft.registry import FastPath
-from anysoft_backends._numpy_softmax import FLOAT32, FLOAT64
+from anysoft_backends._numpy_blocks import FLOAT32, FLOAT64
 
 Array = Any
 

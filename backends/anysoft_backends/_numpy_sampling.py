@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from anysoft.registry import FastPath
-from anysoft_backends._numpy_softmax import FLOAT32, FLOAT64, guard
+from anysoft_backends._numpy_blocks import FLOAT32, FLOAT64
+from anysoft_backends._numpy_softmax import guard
 
 Array = Any
 

@@ -1,21 +1,27 @@
-"""logsumexp, softmax and log_softmax by NumPy, in place."""
+"""logsumexp, softmax and log_softmax by NumPy: one row in scalars, arrays in cache-sized blocks."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from anysoft.registry import FastPath
+from anysoft_backends._numpy_blocks import (
+    BYTES,
+    FLOAT32,
+    FLOAT64,
+    IN_RANGE,
+    log_softmax_of_rows,
+    logsumexp_of_rows,
+    softmax_of_rows,
+)
 
 Array = Any
 
-FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
-# half of exp's range: maxima up to here need no shift, and get none (see anysoft/_shift.py for why that is better)
-_IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in (FLOAT32, FLOAT64)}
-# NumPy adds so many in 8 lanes, where a second large term loses a rounding to each small one that joins its lane
-_BLOCK = 128
+_FEW = 128  # entries for which Python's floats are as fast as NumPy, and whose sum math.fsum makes exact
 
 
 def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
@@ -37,93 +43,12 @@ def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: 
     return True if axis is None else f"the kernel takes one axis or all, not {axis!r}"
 
 
-def _sum(e: Array, axis: int) -> Array:
-    """Sum with keepdims, to a few roundings. float64 sums float32 exactly enough.
-
-    NumPy adds float64 pairwise along a contiguous axis only, and elsewhere one by one: there it is folded in halves.
-    """
-    if e.dtype is FLOAT32:
-        return np.add.reduce(e, axis=axis, keepdims=True, dtype=FLOAT64)
-    if e.strides[axis] == e.itemsize:
-        return np.add.reduce(e, axis=axis, keepdims=True)
-    rows = np.moveaxis(e, axis, 0)
-    n = len(rows)
-    while n > 4:
-        half, odd = divmod(n, 2)
-        folded = np.add(rows[:half], rows[half : 2 * half])
-        if odd:
-            folded[0] += rows[n - 1]
-        rows, n = folded, half
-    return np.moveaxis(np.add.reduce(rows, axis=0, keepdims=True), 0, axis)
+# ---------------------------------------------------------------------------------------------------------------------
+# One row: scalars where the blocks have arrays, for small calls are nothing but overhead
 
 
-def _without_largest(e: Array, axis: int) -> tuple[Array, Any, Array, Array]:
-    """Set the largest entry of each row to 0, and sum the others: beside it, each of them would lose a rounding.
-
-    Returns `e` (or a flat view), the places in it, what was there, and the sums.
-    """
-    if e.flags.c_contiguous and axis in (-1, e.ndim - 1):
-        target = e.reshape(-1)
-        place: Any = e.argmax(axis=-1).reshape(-1) + np.arange(0, e.size, e.shape[-1])
-    else:
-        indices = list(np.indices(e.shape[:axis] + e.shape[axis + 1 :], sparse=True))
-        indices.insert(axis, e.argmax(axis=axis))
-        target, place = e, tuple(indices)
-    largest = target[place]
-    target[place] = 0
-    return target, place, largest, _sum(e, axis)
-
-
-def _log_sum(e: Array, axis: int) -> Array:
-    """log Σ e with keepdims, where the largest of each row is 1, as log1p of the sum of the others; `e` is used up."""
-    if e.dtype is FLOAT32:
-        rest = _sum(e, axis) - 1.0
-        few = rest < 1e-8 + 6e-9 * e.shape[axis]  # beside 1, even float64 loses too much of them
-        if few.any():
-            rows = np.moveaxis(few, axis, -1)[..., 0]
-            np.moveaxis(rest, axis, -1)[rows, :] = _without_largest(np.moveaxis(e, axis, -1)[rows], 1)[3]
-    else:
-        rest = _without_largest(e, axis)[3]
-    return np.log1p(rest, rest).astype(e.dtype, copy=False)
-
-
-def _shifted(x: Array, axis: int) -> tuple[Array, Array, Array | None]:
-    """x − max, the maximum, and where it is not finite, if anywhere: there the row's answer is known without a sum."""
-    m = np.maximum.reduce(x, axis=axis, keepdims=True)
-    finite = np.isfinite(m)
-    with np.errstate(invalid="ignore", over="ignore"):
-        shifted = np.subtract(x, m)
-    if finite.all():
-        return shifted, m, None
-    return np.where(finite, shifted, 0), m, ~finite
-
-
-def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
-    if axis is None or x.ndim == 1:
-        value = _logsumexp_of_row(x if x.ndim == 1 else x.ravel(order="K"))
-        return np.full((1,) * x.ndim, value) if keepdims else value
-    along = axis % x.ndim
-    e, m, odd = _shifted(x, along)
-    value = _log_sum(np.exp(e, e), along)
-    value += m
-    if odd is not None:
-        np.copyto(value, m, where=odd)
-    return value if keepdims else value.squeeze(along)
-
-
-def _of_row(x: Array) -> tuple[Any, Array, float]:
-    """Of one row: its maximum, x − max, and the sum of the exponentials of all other entries."""
-    place = x.argmax()
-    m = x[place]
-    shifted = _difference(x, m)
-    e = np.exp(shifted)
-    e[place] = 0
-    return m, shifted, _total(e)
-
-
-def _total(e: Array) -> float:
-    """The sum of one row: exact for a short one, which for a few terms is the faster way too."""
-    return math.fsum(e.tolist()) if e.size <= _BLOCK else float(np.add.reduce(e, dtype=FLOAT64))
+def _exponentials(values: list[float], shift: float) -> list[float]:
+    return [math.exp(v - shift) for v in values]
 
 
 def _difference(x: Array, m: Any) -> Array:
@@ -133,71 +58,111 @@ def _difference(x: Array, m: Any) -> Array:
         return np.subtract(x, m)
 
 
-def _is_finite(m: Any) -> bool:
-    return bool(-math.inf < m < math.inf)
+def _of_row(x: Array) -> tuple[Any, Array, float]:
+    """Of one row with a finite maximum: that, x − max, and the sum of the exponentials of all other entries."""
+    place = x.argmax()
+    shifted = _difference(x, x[place])
+    e = np.exp(shifted)
+    e[place] = 0
+    return x[place], shifted, float(np.add.reduce(e, dtype=FLOAT64))
 
 
 def _logsumexp_of_row(x: Array) -> Any:
+    if x.size <= _FEW:
+        values = x.tolist()
+        m = max(values)
+        if -math.inf < m < math.inf:
+            values.remove(m)
+            return x.dtype.type(m + math.log1p(math.fsum(_exponentials(values, m))))
     m = np.maximum.reduce(x)
-    if not _is_finite(m):
+    if not -math.inf < m < math.inf:
         return m  # NaN, or the infinity that the row comes to
     m, _, rest = _of_row(x)
     return x.dtype.type(math.log1p(rest) + m)
 
 
 def _softmax_of_row(x: Array) -> Array:
+    if x.size <= _FEW:
+        values = x.tolist()
+        m = max(values)
+        if -math.inf < m < math.inf:
+            values = _exponentials(values, 0 if 1 <= m <= IN_RANGE[FLOAT64] else m)
+            s = math.fsum(values)
+            return np.array([v / s for v in values], x.dtype)
     m = np.maximum.reduce(x)
-    if not _is_finite(m):
+    if not -math.inf < m < math.inf:
         return np.full_like(x, math.nan)
-    e = np.exp(x) if 1 <= m <= _IN_RANGE[x.dtype] else np.exp(_difference(x, m))
+    e = np.exp(x) if 1 <= m <= IN_RANGE[x.dtype] else np.exp(_difference(x, m))
     place = e.argmax()
     largest = e[place]
     e[place] = 0  # beside it, each small term would lose a rounding
-    s = _total(e) + float(largest)
+    s = float(np.add.reduce(e, dtype=FLOAT64)) + float(largest)
     np.divide(e, x.dtype.type(s), e)
     e[place] = largest / s
     return e
 
 
 def _log_softmax_of_row(x: Array) -> Array:
-    if not _is_finite(np.maximum.reduce(x)):
+    if x.size <= _FEW:
+        values = x.tolist()
+        m = max(values)
+        if -math.inf < m < 1e30:  # a float32 holds all that comes out
+            rest = values.copy()
+            rest.remove(m)
+            log_sum = math.log1p(math.fsum(_exponentials(rest, m)))
+            return np.array([v - m - log_sum for v in values], x.dtype)
+    if not -math.inf < np.maximum.reduce(x) < math.inf:
         return np.full_like(x, math.nan)
     _, shifted, rest = _of_row(x)
     np.subtract(shifted, x.dtype.type(math.log1p(rest)), shifted)
     return shifted
 
 
-def _softmax(x: Array, axis: int | None, *_: Any) -> Array:
-    if axis is None or x.ndim == 1:
-        return _softmax_of_row(x.reshape(-1)).reshape(x.shape)
-    along = axis % x.ndim
-    m = np.maximum.reduce(x, axis=along, keepdims=True)
-    finite = np.isfinite(m)
-    with np.errstate(invalid="ignore", over="ignore"):
-        m[(m >= 1) & (m <= _IN_RANGE[x.dtype])] = 0
-        e = np.subtract(x, m)
-    np.exp(e, e)
-    if x.dtype is FLOAT32:
-        np.divide(e, _sum(e, along).astype(FLOAT32), e)
-    else:
-        target, place, largest, rest = _without_largest(e, along)
-        rest += largest.reshape(rest.shape)
-        np.divide(e, rest, e)
-        target[place] = largest / rest.reshape(largest.shape)
-    if not finite.all():
-        np.copyto(e, math.nan, where=~finite)
-    return e
+# ---------------------------------------------------------------------------------------------------------------------
+# The calls
 
 
-def _log_softmax(x: Array, axis: int | None, *_: Any) -> Array:
+def _as_rows(x: Array, axis: int) -> Array:
+    """As (outer, n, inner): a view, if there is one."""
+    return x.reshape(math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :]))
+
+
+def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
     if axis is None or x.ndim == 1:
-        return _log_softmax_of_row(x.reshape(-1)).reshape(x.shape)
+        row = x if x.ndim == 1 else x.ravel(order="K")
+        value = _logsumexp_of_row(row) if row.nbytes <= BYTES else _logsumexp_of_array(row, 0)[()]
+        return np.full((1,) * x.ndim, value) if keepdims else value
     along = axis % x.ndim
-    result, _m, odd = _shifted(x, along)
-    np.subtract(result, _log_sum(np.exp(result), along), result)
-    if odd is not None:
-        np.copyto(result, math.nan, where=odd)
-    return result
+    turned = x.flags.f_contiguous and not x.flags.c_contiguous
+    value = _logsumexp_of_array(x.T, x.ndim - 1 - along).T if turned else _logsumexp_of_array(x, along)
+    return np.expand_dims(value, along) if keepdims else value
+
+
+def _logsumexp_of_array(x: Array, axis: int) -> Array:
+    rows = _as_rows(x, axis)
+    value = np.empty((rows.shape[0], 1, rows.shape[2]), x.dtype)
+    with np.errstate(all="ignore"):
+        logsumexp_of_rows(rows, value)
+    return value.reshape(x.shape[:axis] + x.shape[axis + 1 :])
+
+
+def _same_shape(of_row: Callable[[Array], Array], of_rows: Callable[[Array, Array], None]) -> Callable[..., Array]:
+    def of_array(x: Array, axis: int) -> Array:
+        result = np.empty(x.shape, x.dtype)
+        with np.errstate(all="ignore"):
+            of_rows(_as_rows(x, axis), _as_rows(result, axis))
+        return result
+
+    def call(x: Array, axis: int | None, *_: Any) -> Array:
+        if axis is None or x.ndim == 1:
+            row = x.reshape(-1)
+            return (of_row(row) if row.nbytes <= BYTES else of_array(row, 0)).reshape(x.shape)
+        along = axis % x.ndim
+        if x.flags.f_contiguous and not x.flags.c_contiguous:  # what lies in memory in order is the transpose
+            return of_array(x.T, x.ndim - 1 - along).T
+        return of_array(x, along)
+
+    return call
 
 
 def _guard_sums(x: Array, axes: tuple[int, ...]) -> bool | str:
@@ -230,6 +195,6 @@ PATHS = (
     FastPath("LogSumExp.exp", "numpy kernel", _exp, _guard_exp),
     FastPath("LogSumExp.sums", "numpy kernel", _sums, _guard_sums),
     FastPath("logsumexp", "numpy kernel", _logsumexp, guard),
-    FastPath("softmax", "numpy kernel", _softmax, guard),
-    FastPath("log_softmax", "numpy kernel", _log_softmax, guard),
+    FastPath("softmax", "numpy kernel", _same_shape(_softmax_of_row, softmax_of_rows), guard),
+    FastPath("log_softmax", "numpy kernel", _same_shape(_log_softmax_of_row, log_softmax_of_rows), guard),
 )

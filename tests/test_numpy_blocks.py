@@ -1,0 +1,106 @@
+"""NumPy's kernels in each of the forms that a block can have; the suite's rows are too small to fill one."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+import anysoft
+
+# (outer, n, inner), reduced along n, more than a block of each
+FORMS = {
+    "short rows": (30_000, 6, 1),
+    "short rows, a few side by side": (9_000, 5, 4),
+    "rows": (2_000, 100, 1),
+    "rows, a few side by side": (400, 100, 5),
+    "columns": (30, 50, 200),
+    "wide columns": (1, 70, 9_000),
+}
+LONG = {"a long row": (2, 300_001, 1), "long columns": (1, 40_003, 10), "long wide columns": (1, 501, 2_100)}
+FUNCTIONS = (anysoft.logsumexp, anysoft.softmax, anysoft.log_softmax)
+
+
+def logits(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+    """Rows of either sign, some dominated by one entry, and rows of infinities and NaN between them."""
+    rng = np.random.default_rng(20261125)
+    x = rng.standard_normal(shape) * 5
+    x += rng.choice([-300.0, -3.0, 0.0, 20.0], size=(shape[0], 1, shape[2]))
+    x[:, 0] += rng.choice([0.0, 30.0], size=(shape[0], shape[2]))
+    if shape[0] * shape[2] > 20:
+        rows = np.moveaxis(x, 1, 2).reshape(-1, shape[1])  # a copy: x is filled from it below
+        rows[5::97, 1] = np.nan
+        rows[6::97, 2] = np.inf
+        rows[7::97] = -np.inf
+        x = np.moveaxis(rows.reshape(shape[0], shape[2], shape[1]), 2, 1)
+    return np.ascontiguousarray(x, dtype=dtype)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_in_blocks_are_as_rows_alone(form: str) -> None:
+    """A row of up to 128 entries alone is summed exactly, in Python's floats."""
+    x = logits(FORMS[form])
+    outer, _, inner = x.shape
+    some = [(i, j) for i in range(0, outer, max(1, outer // 150)) for j in range(0, inner, max(1, inner // 150))]
+    some = some[:: max(1, len(some) // 400)] + [(k // inner, k % inner) for k in (5, 6, 7)]
+    for f in FUNCTIONS:
+        got = f(x, axis=1)
+        alone = [f(x[i, :, j].copy()) for i, j in some]
+        of_block = [got[i, j] if f is anysoft.logsumexp else got[i, :, j] for i, j in some]
+        np.testing.assert_allclose(of_block, alone, rtol=3e-15, atol=2e-14 if f is not anysoft.softmax else 0)
+
+
+@pytest.mark.parametrize("form", {**FORMS, **LONG})
+def test_float32_is_float64_rounded(form: str) -> None:
+    x = logits({**FORMS, **LONG}[form], np.float32)
+    wide = x.astype(np.float64)
+    got, truth = anysoft.logsumexp(x, axis=1), anysoft.logsumexp(wide, axis=1)
+    finite = np.isfinite(truth)
+    np.testing.assert_array_equal(got[~finite], truth[~finite])
+    weights = np.nan_to_num(anysoft.softmax(wide, axis=1))
+    condition = np.sum(weights * np.abs(np.where(np.isfinite(wide), wide, 0)), axis=1)
+    allowed = 4 * np.spacing(np.abs(truth[finite]).astype(np.float32)) + np.finfo(np.float32).eps * condition[finite]
+    assert np.max(np.abs(got[finite] - truth[finite]) / allowed) <= 1
+    np.testing.assert_allclose(anysoft.softmax(x, axis=1), anysoft.softmax(wide, axis=1), rtol=2e-5, atol=1e-44)
+    np.testing.assert_allclose(anysoft.log_softmax(x, axis=1), anysoft.log_softmax(wide, axis=1), rtol=1e-6, atol=3e-5)
+
+
+@pytest.mark.parametrize("n", [31, 70, 40_000])
+def test_an_entry_that_dominates_a_column_costs_the_others_nothing(n: int) -> None:
+    x = np.full((n, 40), -37.0)  # each adds less than half an ulp of 1
+    x[n // 2] = 0
+    rest = (n - 1) * np.exp(-37.0)
+    np.testing.assert_allclose(anysoft.logsumexp(x, axis=0), np.log1p(rest), rtol=1e-15)
+    np.testing.assert_allclose(anysoft.log_softmax(x, axis=0)[n // 2], -np.log1p(rest), rtol=1e-15)
+    np.testing.assert_allclose(anysoft.softmax(x, axis=0)[n // 2], 1 / (1 + rest), rtol=1.2e-16)
+
+
+@pytest.mark.parametrize("layout", ["turned", "reversed", "every other", "broadcast", "read-only"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_any_layout(layout: str, axis: int) -> None:
+    x = np.random.default_rng(1).standard_normal((40, 60, 80))
+    x = {
+        "turned": lambda: x.T,
+        "reversed": lambda: x[::-1, ::-1, ::-1],
+        "every other": lambda: x[::2, ::2, ::2],
+        "broadcast": lambda: np.broadcast_to(x[:, :1], x.shape),
+        "read-only": lambda: np.broadcast_to(x, x.shape),
+    }[layout]()
+    for f in FUNCTIONS:
+        np.testing.assert_allclose(f(x, axis=axis), f(x.copy(order="C"), axis=axis), rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(50_000_000,), (5_000_000, 10), (50_000, 1_000)])
+def test_logsumexp_of_much_needs_little_memory(shape: tuple[int, ...]) -> None:
+    x = np.zeros(shape, np.float32)
+    axis = None if len(shape) == 1 else 0
+    tracemalloc.start()
+    try:
+        value = anysoft.logsumexp(x, axis=axis)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(value, np.log(shape[0]), rtol=1e-7)
+    assert peak < 16e6  # 200 MB of input
