@@ -172,7 +172,7 @@ BACKEND = Backend(
         FastPath(
             "log_softmax",
             "torch kernel, own derivative",
-            lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis),
+            lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis)[0],
             _guard_derivative,
         ),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
