@@ -49,8 +49,6 @@ def chunk_max(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 def log_sum(x: Array, where: Array | None, b: Array | None, axes: tuple[int, ...]) -> LogSumExp:
     """The state of one chunk."""
-    if isinstance(x, np.ndarray):  # from another process comes a dtype that is equal to NumPy's own, but is not it
-        x = x.view(np.dtype(x.dtype.str))
     return LogSumExp.from_array(x, axes, where=where, b=b, keepdims=True)
 
 

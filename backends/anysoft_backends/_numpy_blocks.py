@@ -32,9 +32,9 @@ def _largest(x: Array, axis: int) -> Array:
     return np.maximum.reduce(x, axis=axis, keepdims=True)
 
 
-def _sum(e: Array, axis: int) -> Array:
+def sum_along(e: Array, axis: int) -> Array:
     """Sum with keepdims, to a few roundings: float64 sums float32 exactly enough, and itself in halves."""
-    if e.dtype is FLOAT32:
+    if e.dtype == FLOAT32:
         return np.add.reduce(e, axis=axis, keepdims=True, dtype=FLOAT64)
     rows = np.moveaxis(e, axis, 0)
     n = len(rows)
@@ -125,7 +125,7 @@ class _Block(NamedTuple):
         return reduce(np.maximum, (self.reduced(_largest, piece) for piece in pieces))
 
     def sum(self, exponentials: Iterable[Array]) -> Array:
-        return _cascade(np.add, (self.reduced(_sum, e) for e in exponentials))
+        return _cascade(np.add, (self.reduced(sum_along, e) for e in exponentials))
 
     def largest_and_rest(self, exponentials: Iterable[Array], rows: Array) -> tuple[Array, Array]:
         """Of the rows so marked."""
@@ -205,13 +205,13 @@ def _exp(x: Array, shift: Array | None, out: Array) -> Array:
 
 def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]], m: Array, beside: Any) -> Array:
     """log Σ exp(x − m), to be added to `beside`."""
-    if m.dtype is FLOAT64 and block.axis == 2:
+    if m.dtype == FLOAT64 and block.axis == 2:
         (e,) = exponentials()
         largest, rest = _without_largest_of_rows(e)
         return np.log1p(rest + (largest - 1.0))  # 0, but for NaN, which counts as the largest
     rest = block.sum(exponentials()) - 1.0
     # where the 1 has cost the rest too much: even in float64, or because what comes out is small
-    few = rest < 1e-8 + 6e-9 * n if m.dtype is FLOAT32 else np.abs(np.log1p(rest) + beside) < 0.5
+    few = rest < 1e-8 + 6e-9 * n if m.dtype == FLOAT32 else np.abs(np.log1p(rest) + beside) < 0.5
     if few.any():
         rest[few] = block.largest_and_rest(exponentials(), few)[1]
     return np.log1p(rest)
@@ -237,7 +237,7 @@ def logsumexp_of_rows(x: Array, value: Array) -> None:
 
 def _careful_sum(block: _Block, es: list[Array], top: Array) -> Array:
     """Σ e to one or two roundings; `top` is the largest exponent of each row."""
-    if top.dtype is FLOAT32:
+    if top.dtype == FLOAT32:
         return block.sum(es)
     if block.axis == 2:
         return np.add(*_without_largest_of_rows(es[0]))

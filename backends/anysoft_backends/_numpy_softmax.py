@@ -17,6 +17,7 @@ from anysoft_backends._numpy_blocks import (
     log_softmax_of_rows,
     logsumexp_of_rows,
     softmax_of_rows,
+    sum_along,
 )
 
 Array = Any
@@ -29,7 +30,8 @@ def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: 
     if x.__class__ is not np.ndarray:
         return f"the kernel is for plain arrays, not {type(x).__name__}"
     kind = x.dtype
-    if kind is not FLOAT64 and kind is not FLOAT32:
+    # a dtype that was unpickled equals the others, and is none of them
+    if kind is not FLOAT64 and kind is not FLOAT32 and kind not in (FLOAT32, FLOAT64):
         return f"the kernel is for float32 and float64, not {kind}"
     if where is not None or option is not None or (reduction and reduction[1]):
         return "the kernel has no where, b, temperature or return_sign"
@@ -174,10 +176,13 @@ def _sums(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
         return tuple(each.reshape((1,) * x.ndim) for each in _sums(x.ravel(order="K"), (0,)))
     (axis,) = axes
     m = np.maximum.reduce(x, axis=axis, keepdims=True)
-    shift = np.where(((m >= 1) & (m <= _IN_RANGE[x.dtype])) | ~np.isfinite(m), 0, m)
+    shift = np.where(((m >= 1) & (m <= IN_RANGE[x.dtype])) | ~np.isfinite(m), 0, m)
     e = np.subtract(x, shift) if shift.any() else x
-    _, _, largest, rest = _without_largest(np.exp(e, out=None if e is x else e), axis)
-    return m, largest.reshape(m.shape), rest.astype(x.dtype, copy=False)
+    e = np.exp(e, out=None if e is x else e)
+    place = np.expand_dims(e.argmax(axis=axis), axis)
+    largest = np.take_along_axis(e, place, axis)
+    np.put_along_axis(e, place, 0, axis)
+    return m, largest, sum_along(e, axis).astype(x.dtype, copy=False)
 
 
 def _guard_exp(g: Array) -> bool | str:

@@ -186,7 +186,8 @@ def sums(x: Array, axis: int) -> tuple[Array, Array, Array]:
     e = torch.sub(x, shift).exp_()
     place = e.argmax(axis, keepdim=True)
     largest = e.gather(axis, place)
-    return m, largest, _sum(e.scatter_(axis, place, 0.0), axis)
+    rest = _sum(e.scatter_(axis, place, 0.0).movedim(axis, -1)).movedim(-1, axis)
+    return m, largest, rest.to(x.dtype)
 
 
 def log_softmax(x: Array, axis: int) -> Array:
