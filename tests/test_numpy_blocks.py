@@ -11,7 +11,7 @@ import pytest
 import anysoft
 
 # (outer, n, inner), reduced along n, more than a block of each
-FORMS = {
+FORMS: dict[str, tuple[int, int, int]] = {
     "short rows": (30_000, 6, 1),
     "short rows, a few side by side": (9_000, 5, 4),
     "rows": (2_000, 100, 1),
@@ -19,7 +19,11 @@ FORMS = {
     "columns": (30, 50, 200),
     "wide columns": (1, 70, 9_000),
 }
-LONG = {"a long row": (2, 300_001, 1), "long columns": (1, 40_003, 10), "long wide columns": (1, 501, 2_100)}
+LONG: dict[str, tuple[int, int, int]] = {
+    "a long row": (2, 300_001, 1),
+    "long columns": (1, 40_003, 10),
+    "long wide columns": (1, 501, 2_100),
+}
 FUNCTIONS = (anysoft.logsumexp, anysoft.softmax, anysoft.log_softmax)
 
 
@@ -52,7 +56,7 @@ def test_rows_in_blocks_are_as_rows_alone(form: str) -> None:
         np.testing.assert_allclose(of_block, alone, rtol=3e-15, atol=2e-14 if f is not anysoft.softmax else 0)
 
 
-@pytest.mark.parametrize("form", {**FORMS, **LONG})
+@pytest.mark.parametrize("form", [*FORMS, *LONG])
 def test_float32_is_float64_rounded(form: str) -> None:
     x = logits({**FORMS, **LONG}[form], np.float32)
     wide = x.astype(np.float64)

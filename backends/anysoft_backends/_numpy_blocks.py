@@ -58,7 +58,10 @@ def _without_largest(e: Array) -> tuple[Array, Array]:
     while (n := len(e)) > 1:
         half = n // 2
         kept = n - half
-        e[:half], rest[:half] = _merge((e[:half], rest[:half]), (e[kept:], rest[kept:]))
+        lower, upper = e[:half], e[kept:]
+        rest[:half] += rest[kept:]
+        rest[:half] += np.minimum(lower, upper)
+        np.maximum(lower, upper, out=lower)
         e, rest = e[:kept], rest[:kept]
     return e[0], rest[0]
 
@@ -129,9 +132,13 @@ class _Block(NamedTuple):
 
     def largest_and_rest(self, exponentials: Iterable[Array], rows: Array) -> tuple[Array, Array]:
         """Of the rows so marked."""
-        marked = rows.squeeze(self.axis)
+        marked = rows.ravel().nonzero()[0]
         separated = (
-            _without_largest(np.moveaxis(self.apart(e), self.axis, 0)[:, marked].astype(FLOAT64, copy=False))
+            _without_largest(
+                np.take(np.moveaxis(self.apart(e), self.axis, 0).reshape(-1, rows.size), marked, axis=1).astype(
+                    FLOAT64, copy=False
+                )
+            )
             for e in exponentials
         )
         largest, rest = _cascade(_merge, separated)
