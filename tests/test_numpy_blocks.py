@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 from typing import Any
 
@@ -108,3 +109,14 @@ def test_logsumexp_of_much_needs_little_memory(shape: tuple[int, ...]) -> None:
         tracemalloc.stop()
     np.testing.assert_allclose(value, np.log(shape[0]), rtol=1e-7)
     assert peak < 16e6  # 200 MB of input
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_comes_from_another_process_takes_the_kernel(dtype: Any) -> None:
+    """An unpickled array has a dtype that equals NumPy's own and is not it."""
+    x = logits((50, 20, 1), dtype)
+    other = pickle.loads(pickle.dumps(x))
+    assert other.dtype is not x.dtype
+    assert anysoft.explain("softmax", other, 1).path == "numpy kernel"
+    for f in FUNCTIONS:
+        np.testing.assert_array_equal(f(other, axis=1), f(x, axis=1))
