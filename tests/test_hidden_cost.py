@@ -17,7 +17,7 @@ LABELS = np.array([1, 3])
 ONE = (
     *("logsumexp", "logmeanexp", "logcumsumexp", "softmax", "softmin", "log_softmax", "log1mexp", "log1pexp"),
     *("logexpm1", "log_sigmoid", "sigmoid", "logit", "entropy", "boltzmann", "log_partition", "free_energy"),
-    *("mean_energy", "heat_capacity", "sparsemax"),
+    *("mean_energy", "heat_capacity", "gibbs_entropy", "softplus", "sparsemax", "entmax"),
 )
 TWO = ("logaddexp", "logsubexp", "kl_divergence", "js_divergence", "binary_cross_entropy")
 WITH_LABELS = ("categorical_log_prob", "cross_entropy")
@@ -69,6 +69,27 @@ def test_torch_does_not_wait_for_a_device(torch: Any, call: Callable[..., Any]) 
 def test_torch_would_be_caught_waiting(torch: Any, call: Callable[..., Any]) -> None:
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         _on_another_device(torch, call)
+
+
+@pytest.mark.parametrize("name", ["logsumexp", "softmax", "log_softmax"])
+def test_torch_saves_no_more_for_a_derivative_than_its_own(torch: Any, name: str) -> None:
+    """In bytes of storage, each counted once."""
+    x = torch.linspace(-3, 3, 20_000).reshape(100, 200).requires_grad_()
+
+    def saved(function: Callable[..., Any]) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Any) -> Any:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            result = function(x, -1)
+        result.sum().backward()
+        return sum(sizes.values())
+
+    assert 0 < saved(getattr(anysoft, name)) <= saved(getattr(torch, name))
 
 
 def _graphs(torch: Any, call: Callable[..., Any]) -> int:
