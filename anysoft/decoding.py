@@ -21,7 +21,7 @@ tenths of what is left; and six draws from these.
 >>> logits = anysoft.decoding.top_k(logits, 3)
 >>> logits = anysoft.decoding.top_p(logits, 0.9)
 >>> print(anysoft.softmax(logits))
-[0.41100463 0.         0.29449767 0.29449767 0.         0.        ]
+[0.41100463 0.         0.2944977  0.2944977  0.         0.        ]
 >>> [tokens[i] for i in anysoft.categorical(logits, shape=(6,), rng=0)]
 ['dog', 'the', 'the', 'cat', 'dog', 'cat']
 """

@@ -67,6 +67,16 @@ def _sum(e: Array) -> Array:
     return e.sum(-1, keepdim=True)
 
 
+def _folded_sum(g: Array) -> Array:
+    """`_sum` of rows, after their eighths are added up: with one rounding to spare, in half of the time."""
+    n = g.shape[-1]
+    if n <= LANES:
+        return _sum(g).to(g.dtype)
+    whole = n - n % 8
+    s = _sum(g[..., :whole].unflatten(-1, (8, -1)).sum(-2))
+    return (s + g[..., whole:].sum(-1, keepdim=True)).to(g.dtype)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Values
 
@@ -290,8 +300,8 @@ class LogSoftmax(Function):
         """v = g − p Σ g, which at a dominant entry is q Σ g − (the sum of the other g)."""
         (p,), axis = ctx.saved_tensors, ctx.axis
         if g is not None and of_p is None and _in_place(p, g):
-            # torch's own sum takes a quarter of the time, and no term meets more than some 16 others one by one
-            result = torch.addcmul(g, p, g.sum(axis, keepdim=True), value=-1.0, out=torch.empty_like(p))
+            whole = _folded_sum(g.movedim(axis, -1)).movedim(-1, axis)
+            result = torch.addcmul(g, p, whole, value=-1.0, out=torch.empty_like(p))
             if ctx.places:
                 out, all_p, all_g = _as_rows(axis, result, p, g)
                 _write_at_dominant(all_p, all_g, out, ctx.places)
