@@ -166,8 +166,8 @@ def quotient(backend: Backend, x: Array, shift: Array, maximum: Array, tied: Arr
     t = backend.stop_gradient(given)
     d = xp.where(absent, zero, x - shift)
     wide = d == -xp.inf
-    halves = xp.where(wide, x * 0.5 - shift * 0.5, zero) / (t * 0.5)
-    u = xp.where(wide, halves, xp.where(wide, zero, d) / t)
+    halves = xp.where(wide, x * 0.5 - shift * 0.5, zero) / t  # T/2 may be subnormal, which XLA takes for 0
+    u = xp.where(wide, 2.0 * halves, xp.where(wide, zero, d) / t)
     if t is not given:  # or nothing is differentiated by it
         beyond = u == -xp.inf
         u = xp.where(beyond, low, xp.where(beyond, zero, u) * _cooling(backend, given, t))

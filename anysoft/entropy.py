@@ -336,6 +336,7 @@ def _entropy(
     mean = p.mean(backend, 0.0 - p.d)
     value = p.log_s + mean
     if fixed is not d:  # or there is nothing that differentiates
+        d = xp.where(p.p > 0, d, fixed)  # what is 0 stays so, however fast its logarithm moves
         value = value - _self_moved(xp, p, p.times(p.d + mean), _moved(backend, p, d))
     return _result(backend, rows, value, undefined, keepdims)
 

@@ -538,6 +538,7 @@ def _expected(backend: Backend, samples: _Samples, c: Array) -> Array:
     # −log p_i is (max − x_i) + log Σ exp(x − max), both at least 0; and so written no derivative sums over the classes
     largest = rows.parts.tied & rows.parts.dominated  # the origin: its own distance is no function of its logit
     distance = xp.where(largest | nothing, zero, rows.maximum - x)
+    c = xp.where(nothing, zero, c)  # its derivative is not finite, and there is none
     others = total(backend, xp.where(largest, zero, c), axes)
     most = xp.sum(xp.where(largest, c, zero), axis=axes, keepdims=True)
     return total(backend, c * distance, axes) + sums.origin * others + (others + most) * sums.value
