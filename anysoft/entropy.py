@@ -482,7 +482,7 @@ def _cross_moved(xp: Any, ratio: _Ratio, by_x: _Moved, by_y: _Moved) -> Array:
     """−Σ p' log q' about that of p and q."""
     p, q = ratio.p.p, ratio.q.p
     change = p * by_x.e / (1.0 + by_x.nu) - p
-    terms = ratio.difference(xp) * by_y.z + q * (by_y.e - 1.0 - by_y.ahead) - change * by_y.again
+    terms = ratio.difference(xp) * by_y.z + q * (by_y.e - 1.0 - by_y.ahead) - change * by_y.z
     return xp.log1p(by_y.nu) - by_y.nu + xp.sum(terms, axis=ratio.p.axes, keepdims=True)
 
 

@@ -517,7 +517,7 @@ def _of_labels(backend: Backend, samples: _Samples, labels: _Labels, w: Array | 
     cost = 0.0 - samples.distribution.log_p(backend, lambda entries: _picked(backend, entries, index, place))
     counted = xp.ones_like(cost)
     share = counted if w is None else _picked(backend, w, index, place)
-    cost = _times(xp, (1.0 - label_smoothing) * share, cost)
+    cost = _times(backend, (1.0 - label_smoothing) * share, cost)
     if label_smoothing != 0:
         even = _even(backend, samples)
         cost = cost + label_smoothing * _expected(backend, samples, even if w is None else w * even)
@@ -561,9 +561,12 @@ def _logsumexp(backend: Backend, samples: _Samples) -> Array:
     return backend.stop_gradient(value) + (slope - backend.stop_gradient(slope))
 
 
-def _times(xp: Any, c: Array, loss: Array) -> Array:
-    """A coefficient of 0 takes nothing of an infinite loss."""
-    return c * xp.where((c == 0) & (loss == xp.inf), xp.zeros_like(loss), loss)
+def _times(backend: Backend, c: Array, loss: Array) -> Array:
+    """A coefficient of 0 takes nothing of an infinite loss, and has no derivative there, which would be infinite."""
+    xp = backend.namespace(loss)
+    endless = loss == xp.inf
+    c = xp.where(endless, backend.stop_gradient(c), c)
+    return c * xp.where((c == 0) & endless, xp.zeros_like(loss), loss)
 
 
 def _reduced(backend: Backend, cost: Array, reduction: str, share: Array) -> Array:
@@ -614,8 +617,8 @@ def _binary_cross_entropy(
     # log(1 + exp(±x)) is the part of ±x that is positive, and what both have in common
     positive = x > 0
     size = xp.where(positive, x, -x)  # xp.abs has no derivative at 0
-    loss = _times(xp, xp.where(positive, no, yes), size) + (yes + no) * xp.log1p(xp.exp(-size))
-    loss = loss if weights is None else _times(xp, operands["weights"], loss)
+    loss = _times(backend, xp.where(positive, no, yes), size) + (yes + no) * xp.log1p(xp.exp(-size))
+    loss = loss if weights is None else _times(backend, operands["weights"], loss)
     loss = arguments.without_axes(loss, prepared.axes)
     value = _reduced(backend, loss, reduction, xp.ones_like(loss))
     value = value if reduction == "none" else arguments.without_axes(value, tuple(range(value.ndim)))

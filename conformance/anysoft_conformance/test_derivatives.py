@@ -186,3 +186,27 @@ def test_temperature(row: Row) -> None:
             np.testing.assert_array_equal(at_limit, 0.0)
     by_x = gradient(row, lambda x: anysoft.softmax(x, temperature=0)[0], row.array([1.0, 2.0]))
     np.testing.assert_array_equal(by_x, 0.0)
+
+
+@pytest.mark.parametrize("row", F64)
+def test_mixed_derivative_of_two_that_hold_next_to_nothing(row: Row) -> None:
+    """∂²KL/∂x_i∂y_j is p_i·p_j, also where y has its largest entry at j."""
+    y = row.array([0.1, -0.7, 1.5])
+
+    def slope(x: Any) -> Any:
+        by_y = importlib.import_module("jax" if row.backend == "jax" else "torch.func").grad
+        return by_y(lambda y: anysoft.kl_divergence(x, y))(y)[2]
+
+    found = gradient(row, slope, row.array([0.0, -40.0, -42.0]))
+    small, least = math.exp(-40.0), math.exp(-42.0)
+    np.testing.assert_allclose(found, [least, small * least, -least], rtol=1e-13)
+
+
+@pytest.mark.parametrize("row", F64)
+def test_an_infinite_loss_that_does_not_count_has_derivatives(row: Row) -> None:
+    x, weights = row.array([-INF, 0.5]), row.array([0.0, 1.0])
+
+    def loss(targets: Any) -> Any:
+        return anysoft.binary_cross_entropy(x, targets, weights=weights, reduction="sum")
+
+    np.testing.assert_allclose(gradient(row, loss, row.array([0.3, 0.3])), [0.0, -0.5], rtol=1e-15)
