@@ -227,12 +227,16 @@ def apply(function: Any, *arguments: Any) -> Any:
     return function.apply(*arguments)
 
 
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # by torch.autograd.grad(is_grads_batched=True)
+
+
 def _in_place(*arrays: Array) -> bool:
     """Whether nothing will differentiate or batch a derivative."""
     return (
         not torch.is_grad_enabled()
         and torch._C._functorch.peek_interpreter_stack() is None
         and all(a.__class__ is torch.Tensor or a.__class__ is torch.nn.Parameter for a in arrays)
+        and not any(map(_is_batched, arrays))
     )
 
 

@@ -43,6 +43,10 @@ def _nothing(array: Array) -> None:
     pass
 
 
+def _idle() -> None:
+    pass
+
+
 @functools.cache
 def cpu() -> str:
     """The processor's name, where the system says it."""
@@ -59,8 +63,9 @@ class Framework:
 
     `asarray(values, dtype)` makes an array of the named dtype on the device, `asnumpy(array)` a NumPy array as it is.
     `default_float` is what an integer becomes, `default_integer` what an index is, `lacking` the dtypes that the device
-    has not, `subnormal` whether it computes with numbers below the smallest normal one. `jacobian(function, x, *more)`
-    and `hessian(function, x, *more)` are with respect to `x`, by reverse mode; None where there is no differentiation.
+    has not, `subnormal` whether it computes with numbers below the smallest normal one. `forget` drops what it has
+    compiled. `jacobian(function, x, *more)` and `hessian(function, x, *more)` are with respect to `x`, by reverse mode;
+    None where there is no differentiation.
     """
 
     name: str
@@ -77,6 +82,7 @@ class Framework:
     wait: Callable[[Array], object] = _nothing
     session: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     hardware: Callable[[], str] = cpu
+    forget: Callable[[], object] = _idle
     jacobian: Callable[..., Array] | None = None
     hessian: Callable[..., Array] | None = None
 
@@ -161,6 +167,7 @@ def _jax(device: str) -> Framework:
         wait=lambda array: array.block_until_ready(),
         session=functools.partial(home.enable_x64, True),  # without it JAX has no float64
         hardware=lambda: cpu() if place.platform == "cpu" else str(place.device_kind),
+        forget=jax.clear_caches,  # each program holds pages, of which a process may have 65 530
         jacobian=lambda function, *arrays: derivative(jax.jacrev, function)(*arrays),
         hessian=lambda function, *arrays: derivative(jax.hessian, function)(*arrays),
     )

@@ -71,6 +71,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept
 
 
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """What was compiled for one function is dropped with its last check."""
+    check, following = (_check(each) for each in (item, nextitem))
+    if check and not (following and following.subject is check.subject):
+        suite.forget(selected(item.config)[0])
+
+
+def _check(item: pytest.Item | None) -> suite.Check | None:
+    found = (
+        item.callspec.params.get("check") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+    return found if isinstance(found, suite.Check) else None
+
+
 def selected(config: pytest.Config) -> tuple[list[Row], dict[str, str]]:
     """The rows that the command line asks for; what was named and is not here is an error."""
     try:

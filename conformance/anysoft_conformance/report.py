@@ -179,7 +179,9 @@ def run(
     advance(0, len(checks), None)
     verdicts = []
     known = {}
-    for done, check in enumerate(checks, start=1):
+    for done, (check, before) in enumerate(zip(checks, [None, *checks], strict=False), start=1):
+        if before and before.subject is not check.subject:
+            suite.forget(rows)
         verdict = check.run()
         verdicts.append(verdict)
         if check.path != suite.NATIVE and (entry := suite.known_failure(check)):

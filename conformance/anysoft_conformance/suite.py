@@ -114,6 +114,12 @@ def checks(rows: Iterable[Row], paths: Sequence[str] = PATHS, *, full: bool = Fa
                 yield from _transformed(subject, case, row, paths, full=full)
 
 
+def forget(rows: Iterable[Row]) -> None:
+    """Let the frameworks drop what they have compiled, which the checks of another function do not need."""
+    for one in {row.framework for row in rows}:
+        one.forget()
+
+
 def _transformed(subject: Subject, case: Case, row: Row, paths: Sequence[str], *, full: bool) -> Iterator[Check]:
     """The checks of the matrix function × transformation.
 
