@@ -147,6 +147,11 @@ def _shift(m: Array) -> Array | None:
 def logsumexp(x: Array, axis: int, keepdims: bool = True) -> Array:
     """torch.logsumexp on short rows, and log1p of the others where a sum near 1 may have lost its digits."""
     if x.shape[axis] > LANES:
+        if x.numel() <= _SMALL:
+            m = x.amax(axis, keepdim=True)
+            e = torch.sub(x, m.masked_fill(m.isinf(), 0.0)).exp_()
+            value = _log_sum_of_few(e, axis).add_(m).to(x.dtype)
+            return value if keepdims else value.squeeze(axis)
         value = _for_each_row(x, axis)
         for rows, out in _blocks(axis, x, value):
             _logsumexp(rows, out)
@@ -180,6 +185,12 @@ def _logsumexp_near_zero(x: Array) -> Array:
     return rest.add_(tied.sum(-1, keepdim=True) - 1).log1p_().add_(m)[..., 0].to(x.dtype)
 
 
+def _log_sum_of_few(e: Array, axis: int) -> Array:
+    """log Σ e with keepdims, where the largest of each row is 1, in few calls; `e` is used up."""
+    e.scatter_(axis, e.argmax(axis, keepdim=True), 0.0)
+    return _sum(e.movedim(axis, -1)).movedim(-1, axis).log1p_()
+
+
 def softmax(x: Array, axis: int) -> Array:
     if x.dtype is torch.float32 and x.numel() <= _SMALL:
         return torch.softmax(x.double(), axis).float()
@@ -201,6 +212,10 @@ def sums(x: Array, axis: int) -> tuple[Array, Array, Array]:
 
 
 def log_softmax(x: Array, axis: int) -> Array:
+    if x.numel() <= _SMALL:
+        m = x.amax(axis, keepdim=True)
+        shifted = torch.sub(x, m)
+        return shifted.sub_(_log_sum_of_few(shifted.exp(), axis).to(x.dtype).add_(m - m))  # NaN for a row with +inf
     result = torch.empty_like(x)
     for out, rows in _blocks(axis, result, x):
         _log_softmax(rows, out, torch.empty_like(out))
