@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from anysoft import _arguments as arguments
 from anysoft._arguments import checked_temperature, log_max
-from anysoft._shift import quotient, total
+from anysoft._shift import least_exponent, quotient, total
 from anysoft.registry import Backend, Operation
 
 Array = Any
@@ -336,7 +336,8 @@ def _entropy(
     mean = p.mean(backend, 0.0 - p.d)
     value = p.log_s + mean
     if fixed is not d:  # or there is nothing that differentiates
-        d = xp.where(p.p > 0, d, fixed)  # what is 0 stays so, however fast its logarithm moves
+        # what is far below all numbers stays 0, however fast its logarithm moves
+        d = xp.where(fixed > 2.0 * least_exponent(xp, x.dtype), d, fixed)
         value = value - _self_moved(xp, p, p.times(p.d + mean), _moved(backend, p, d))
     return _result(backend, rows, value, undefined, keepdims)
 
