@@ -392,16 +392,13 @@ def register_fast_path(backend: str, path: FastPath) -> None:
     ------
     LookupError
         If there is no such backend, or no such operation.
-    ImportError
-        If a built-in backend's framework is not installed.
     """
     with _LOCK:
         _operation(path.operation)
-        if backend in _BUILT_IN:
-            _adapter(backend)  # its own rows come first, so that this one goes before them
-        elif backend not in _BACKENDS:
+        # a built-in one's own rows go behind these, whenever an array brings them: nothing is imported for a row
+        if backend not in _BUILT_IN and backend not in _BACKENDS:
             _read_entry_points()
-        if backend not in _BACKENDS:
+        if backend not in _BUILT_IN and backend not in _BACKENDS:
             raise LookupError(f"no backend {backend!r}; there are {', '.join(sorted({*_BACKENDS, *_BUILT_IN}))}")
         _add_path(backend, path)
 

@@ -383,10 +383,15 @@ class LogSumExp(Function):
             shift = _shift(x.amax(axis, keepdim=True)) if ctx.shifted else None
             e = x.exp() if shift is None else torch.sub(x, shift).exp_()
             return e.mul_(factor), None
-        p = apply(Softmax, torch.where(special, 0.0, x), axis)
-        highest = (x == math.inf).to(x.dtype)
-        share = highest / highest.sum(axis, keepdim=True).clamp(min=1)
-        return torch.where(special, share, p) * g, None
+        return _logsumexp_derivative(x, g, special, axis), None
+
+
+def _logsumexp_derivative(x: Array, g: Array, special: Array, axis: int) -> Array:
+    """As a formula; `special` are the rows that are dead, or have +inf in them."""
+    p = apply(Softmax, torch.where(special, 0.0, x), axis)
+    highest = (x == math.inf).to(x.dtype)
+    share = highest / highest.sum(axis, keepdim=True).clamp(min=1)
+    return torch.where(special, share, p) * g
 
 
 def _is_normal(factor: Array, g: Array) -> bool:

@@ -1,0 +1,21 @@
+"""Compiled kernels for anysoft: logsumexp, softmax and log_softmax of contiguous arrays on the CPU.
+
+Nobody calls this package. anysoft finds it by its entry point, and takes its kernels where their guards allow; they keep
+the same contract. `anysoft.explain` says where.
+"""
+
+from __future__ import annotations
+
+from anysoft import register_fast_path
+
+__all__ = ["register"]
+
+
+def register() -> None:
+    """Add the kernels to the tables of NumPy and PyTorch; the latter is not imported for it."""
+    from anysoft_simd import _numpy, _torch
+
+    for path in _numpy.PATHS:
+        register_fast_path("numpy", path)
+    for path in _torch.PATHS:
+        register_fast_path("torch", path)
