@@ -220,6 +220,7 @@ _BACKENDS: dict[str, Backend] = {}
 _BY_TYPE: dict[type, Backend | None] = {}
 _FOUND: dict[str, Backend] = {}
 _OPERATIONS: dict[str, Operation] = {}
+_WAITING: dict[str, list[str]] = {}  # addresses of rows for built-in backends that no array has asked for yet
 _LOCK = threading.RLock()
 _ENTRY_POINTS_READ = False
 
@@ -265,6 +266,8 @@ def _adapter(name: str) -> Backend:
                 for path in backend.fast_paths:
                     _add_path(name, path, last=True)
                 _BACKENDS[name] = backend
+                for address in _WAITING.pop(name, ()):
+                    _add_paths_at(name, address)
     return _BACKENDS[name]
 
 
@@ -379,14 +382,16 @@ def register_backend(backend: Backend) -> None:
         _BY_TYPE.clear()
 
 
-def register_fast_path(backend: str, path: FastPath) -> None:
+def register_fast_path(backend: str, path: FastPath | str) -> None:
     """Add a row to the table of a backend; it is tried before the rows that are there.
 
     Parameters
     ----------
     backend : str
         The name of a built-in or registered backend.
-    path : FastPath
+    path : FastPath or str
+        A string is the address ``"module:name"`` of a row, or of a sequence of rows: imported with the backend itself,
+        so that nobody pays for the kernels of a framework that is not in use.
 
     Raises
     ------
@@ -394,12 +399,24 @@ def register_fast_path(backend: str, path: FastPath) -> None:
         If there is no such backend, or no such operation.
     """
     with _LOCK:
-        _operation(path.operation)
-        # a built-in one's own rows go behind these, whenever an array brings them: nothing is imported for a row
+        if isinstance(path, FastPath):
+            _operation(path.operation)
         if backend not in _BUILT_IN and backend not in _BACKENDS:
             _read_entry_points()
         if backend not in _BUILT_IN and backend not in _BACKENDS:
             raise LookupError(f"no backend {backend!r}; there are {', '.join(sorted({*_BACKENDS, *_BUILT_IN}))}")
+        if isinstance(path, FastPath):
+            _add_path(backend, path)  # a built-in backend that comes later puts its own rows behind
+        elif backend in _BACKENDS:
+            _add_paths_at(backend, path)
+        else:
+            _WAITING.setdefault(backend, []).append(path)
+
+
+def _add_paths_at(backend: str, address: str) -> None:
+    module, _, name = address.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    for path in (found,) if isinstance(found, FastPath) else reversed(found):
         _add_path(backend, path)
 
 

@@ -12,10 +12,6 @@ __all__ = ["register"]
 
 
 def register() -> None:
-    """Add the kernels to the tables of NumPy and PyTorch; the latter is not imported for it."""
-    from anysoft_simd import _numpy, _torch
-
-    for path in _numpy.PATHS:
-        register_fast_path("numpy", path)
-    for path in _torch.PATHS:
-        register_fast_path("torch", path)
+    """Add the kernels to the tables of NumPy and PyTorch; neither is imported for it."""
+    register_fast_path("numpy", "anysoft_simd._numpy:PATHS")
+    register_fast_path("torch", "anysoft_simd._torch:PATHS")
