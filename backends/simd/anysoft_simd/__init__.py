@@ -1,7 +1,7 @@
 """Compiled kernels for anysoft: logsumexp, softmax and log_softmax of contiguous arrays on the CPU.
 
-Nobody calls this package. anysoft finds it by its entry point, and takes its kernels where their guards allow; they keep
-the same contract. `anysoft.explain` says where.
+Nobody calls this package: anysoft finds it by its entry point, and takes its kernels where their guards allow. They
+keep the same contract. `anysoft.explain` says where they are taken.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from anysoft_backends import _numpy_softmax
 
 from anysoft import FastPath
-from anysoft_backends import _numpy_softmax
 from anysoft_simd import _kernels as kernels
 
 Array = Any

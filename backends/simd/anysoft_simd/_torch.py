@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd import Function
-
-from anysoft import FastPath
 from anysoft_backends import _torch as adapter
 from anysoft_backends import _torch_guards
 from anysoft_backends import _torch_kernels as formulas
+from torch.autograd import Function
+
+from anysoft import FastPath
 from anysoft_simd import _kernels as kernels
 
 Array = Any
@@ -21,7 +21,7 @@ _SERIAL = 1 << 17  # entries, in less than whose time no thread is made
 
 
 def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
-    along = 0 if axis is None else axis
+    along = 0 if axis is None and reduction else axis
     return_sign = bool(reduction and reduction[1])
     if where is not None or option is not None or dtype is not None or return_sign:
         return _torch_guards.why_not(x, along, where, option, dtype, return_sign)
@@ -31,7 +31,7 @@ def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: 
 
 
 def guard_derivative(x: Array, axis: Any, *more: Any) -> bool | str:
-    allowed = adapter._guard_derivative(x, 0 if axis is None else axis, *more)
+    allowed = adapter._guard_derivative(x, axis, *more)
     return allowed if allowed is not True else _why_no_kernel(x, 0 if axis is None else axis)
 
 

@@ -1,8 +1,8 @@
 // The extension module: arguments, threads, and the choice of an instruction set.
 //
-// Each function takes (bytes of a float: 8 or 4; x, a cotangent, the result and what is known of the rows, each as an object
-// with a buffer or as an address; outer, n, inner; threads) and returns None. The caller vouches for types and sizes; 0 is
-// an array that is not there.
+// Each function takes (bytes of a float: 8 or 4; x, a cotangent, the result and what is known of the rows, each as an
+// object with a buffer or as an address; outer, n, inner; threads) and returns None. The caller vouches for types and
+// sizes; 0 is an array that is not there.
 
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
@@ -25,7 +25,7 @@ struct Arguments {
     long outer, n, inner, threads;
 };
 
-typedef void (*Run)(const Arguments &);
+typedef void (*Run)(const Arguments&);
 
 constexpr long MOST_THREADS = 64;
 
@@ -33,18 +33,18 @@ constexpr long MOST_THREADS = 64;
 // Threads are made for a call and joined: 20 microseconds, but nothing to be kept over a fork, and nothing that spins
 
 struct Range {
-    void (*function)(void *, long, long);
-    void *context;
+    void (*function)(void*, long, long);
+    void* context;
     long from, to;
 };
 
-static void *run_range(void *argument) {
-    Range &range = *(Range *)argument;
+static void* run_range(void* argument) {
+    Range& range = *(Range*)argument;
     range.function(range.context, range.from, range.to);
     return nullptr;
 }
 
-static void parallel(long threads, long count, void (*function)(void *, long, long), void *context) {
+static void parallel(long threads, long count, void (*function)(void*, long, long), void* context) {
     if (threads > count) threads = count;
 #ifndef _WIN32
     pthread_t made[MOST_THREADS];
@@ -56,8 +56,10 @@ static void parallel(long threads, long count, void (*function)(void *, long, lo
     }
     function(context, 0, threads > 1 ? count / threads : count);
     for (long i = 1; i < threads; i++) {
-        if (running[i]) pthread_join(made[i], nullptr);
-        else run_range(&ranges[i]);
+        if (running[i])
+            pthread_join(made[i], nullptr);
+        else
+            run_range(&ranges[i]);
     }
 #else
     function(context, 0, count);
@@ -70,9 +72,11 @@ static void parallel(long threads, long count, void (*function)(void *, long, lo
 #define BYTES 16
 namespace baseline {
 #include "elementary.hpp"
-#include "rows.hpp"
+#include "lanes.hpp"
+#include "state.hpp"
+#include "functions.hpp"
 #include "entry.hpp"
-}
+}  // namespace baseline
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define SEVERAL
@@ -82,9 +86,11 @@ namespace baseline {
 #define BYTES 32
 namespace avx2 {
 #include "elementary.hpp"
-#include "rows.hpp"
+#include "lanes.hpp"
+#include "state.hpp"
+#include "functions.hpp"
 #include "entry.hpp"
-}
+}  // namespace avx2
 #pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,fma")
@@ -92,14 +98,16 @@ namespace avx2 {
 #define BYTES 64
 namespace avx512 {
 #include "elementary.hpp"
-#include "rows.hpp"
+#include "lanes.hpp"
+#include "state.hpp"
+#include "functions.hpp"
 #include "entry.hpp"
-}
+}  // namespace avx512
 #pragma GCC pop_options
 #endif
 
 struct Set {
-    const char *name;
+    const char* name;
     const Run (*runs)[6];
 };
 
@@ -112,10 +120,11 @@ static void look_at_processor() {
     count_of_sets = 0;
 #ifdef SEVERAL
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512vl"))
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl"))
         sets[count_of_sets++] = Set{"AVX-512", avx512::RUNS};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets[count_of_sets++] = Set{"AVX2", avx2::RUNS};
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        sets[count_of_sets++] = Set{"AVX2", avx2::RUNS};
 #endif
     sets[count_of_sets++] = Set{"baseline", baseline::RUNS};
     runs = sets[0].runs;
@@ -127,7 +136,7 @@ static void look_at_processor() {
 constexpr long FEW = 10000;  // entries, for which another thread would not get the interpreter in time
 
 // An address, or an object with a buffer whose address it is.
-static bool address_of(PyObject *given, void **address, Py_buffer *view) {
+static bool address_of(PyObject* given, void** address, Py_buffer* view) {
     view->obj = nullptr;
     if (PyLong_Check(given)) {
         *address = PyLong_AsVoidPtr(given);
@@ -138,7 +147,7 @@ static bool address_of(PyObject *given, void **address, Py_buffer *view) {
     return true;
 }
 
-static PyObject *call(int which, PyObject *const *given, Py_ssize_t count) {
+static PyObject* call(int which, PyObject* const* given, Py_ssize_t count) {
     if (count != 9) {
         PyErr_Format(PyExc_TypeError, "9 arguments are needed, not %zd", count);
         return nullptr;
@@ -153,24 +162,23 @@ static PyObject *call(int which, PyObject *const *given, Py_ssize_t count) {
         return nullptr;
     }
     if (sizes[1] < 1 || sizes[2] < 1 || sizes[3] < 1 || sizes[4] < 1) {
-        PyErr_Format(PyExc_ValueError, "outer, n, inner and threads must be at least 1, not %ld, %ld, %ld, %ld", sizes[1],
-                     sizes[2], sizes[3], sizes[4]);
+        PyErr_Format(PyExc_ValueError, "outer, n, inner and threads must be at least 1, not %ld, %ld, %ld, %ld",
+                     sizes[1], sizes[2], sizes[3], sizes[4]);
         return nullptr;
     }
-    void *addresses[4] = {};
+    void* addresses[4] = {};
     Py_buffer views[4];
     int held = 0;
     while (held < 4 && address_of(given[1 + held], &addresses[held], &views[held])) held++;
     bool good = held == 4;
     if (good) {
-        Arguments a{addresses[0], addresses[1], addresses[2], addresses[3], sizes[1], sizes[2], sizes[3],
-                    sizes[4] < MOST_THREADS ? sizes[4] : MOST_THREADS};
+        Arguments a{addresses[0], addresses[1], addresses[2], addresses[3],
+                    sizes[1],     sizes[2],     sizes[3],     sizes[4] < MOST_THREADS ? sizes[4] : MOST_THREADS};
         Run run = runs[sizes[0] == 8][which];
         if (a.outer * a.n * a.inner <= FEW) {
             run(a);
         } else {
-            Py_BEGIN_ALLOW_THREADS
-            run(a);
+            Py_BEGIN_ALLOW_THREADS run(a);
             Py_END_ALLOW_THREADS
         }
     }
@@ -180,8 +188,8 @@ static PyObject *call(int which, PyObject *const *given, Py_ssize_t count) {
     Py_RETURN_NONE;
 }
 
-static PyObject *use(PyObject *, PyObject *const *given, Py_ssize_t count) {
-    const char *name = count == 1 && PyUnicode_Check(given[0]) ? PyUnicode_AsUTF8AndSize(given[0], nullptr) : nullptr;
+static PyObject* use(PyObject*, PyObject* const* given, Py_ssize_t count) {
+    const char* name = count == 1 && PyUnicode_Check(given[0]) ? PyUnicode_AsUTF8AndSize(given[0], nullptr) : nullptr;
     for (int i = 0; name && i < count_of_sets; i++) {
         const char *a = sets[i].name, *b = name;
         while (*a && *a == *b) a++, b++;
@@ -190,12 +198,14 @@ static PyObject *use(PyObject *, PyObject *const *given, Py_ssize_t count) {
             Py_RETURN_NONE;
         }
     }
-    if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "an instruction set of this processor is needed, not %R", count ? given[0] : Py_None);
+    if (!PyErr_Occurred())
+        PyErr_Format(PyExc_ValueError, "an instruction set of this processor is needed, not %R",
+                     count ? given[0] : Py_None);
     return nullptr;
 }
 
 #define METHOD(name, which) \
-    static PyObject *name(PyObject *, PyObject *const *given, Py_ssize_t count) { return call(which, given, count); }
+    static PyObject* name(PyObject*, PyObject* const* given, Py_ssize_t count) { return call(which, given, count); }
 METHOD(logsumexp, 0)
 METHOD(softmax, 1)
 METHOD(log_softmax, 2)
@@ -204,9 +214,16 @@ METHOD(softmax_derivative, 4)
 METHOD(log_softmax_derivative, 5)
 
 #define ROW(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, nullptr}
-static PyMethodDef methods[] = {ROW(logsumexp), ROW(softmax), ROW(log_softmax), ROW(logsumexp_derivative),
-                                ROW(softmax_derivative), ROW(log_softmax_derivative), ROW(use), {nullptr, nullptr, 0, nullptr}};
-static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels", nullptr, 0, methods, nullptr, nullptr, nullptr, nullptr};
+static PyMethodDef methods[] = {ROW(logsumexp),
+                                ROW(softmax),
+                                ROW(log_softmax),
+                                ROW(logsumexp_derivative),
+                                ROW(softmax_derivative),
+                                ROW(log_softmax_derivative),
+                                ROW(use),
+                                {nullptr, nullptr, 0, nullptr}};
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_kernels", nullptr, 0, methods, nullptr, nullptr, nullptr, nullptr};
 
 PyMODINIT_FUNC PyInit__kernels() {
     look_at_processor();
