@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from anysoft import _arguments as arguments
 from anysoft import registry
 from anysoft._shift import Scaled, carrier_of, exponentiate, in_range, log_of_sum, shift_for, total
-from anysoft.registry import Backend, Operation
+from anysoft.registry import _BY_TYPE, Backend, Operation
 
 Array = Any
 
@@ -85,7 +85,8 @@ def logsumexp(
     >>> print(value, sign)
     1.5413248546129183 -1.0
     """
-    first = _first.get(x.__class__)
+    backend = _BY_TYPE.get(x.__class__)
+    first = None if backend is None else _first.get(backend.name)
     if first is not None and not registry._options_in_use:
         result = first(x, axis, where, b, dtype, keepdims, return_sign)
         if result is not NotImplemented:

@@ -284,8 +284,6 @@ def _resolve(kind: type) -> str | None:
             return None
         key = f"{kind.__module__}.{kind.__qualname__}"
         _FOUND[key] = backend
-        for operation in _OPERATIONS.values():
-            _set_first(operation, kind, backend)
         return key
 
 
@@ -352,18 +350,12 @@ def numpy_backend() -> Backend:
 def _add_path(backend: str, path: FastPath, *, last: bool = False) -> None:
     operation = _operation(path.operation)
     rows = operation.paths.get(backend, ())
-    operation.paths[backend] = (*rows, path) if last else (path, *rows)
-    for kind, owner in list(_BY_TYPE.items()):
-        if owner is not None and owner.name == backend:
-            _set_first(operation, kind, owner)
-
-
-def _set_first(operation: Operation, kind: type, backend: Backend) -> None:
-    rows = operation.paths.get(backend.name, ())
-    if rows and rows[0].asks_itself and rows[0].call is not None:
-        operation.first[kind] = rows[0].call
+    rows = (*rows, path) if last else (path, *rows)
+    operation.paths[backend] = rows
+    if rows[0].asks_itself and rows[0].call is not None:
+        operation.first[backend] = rows[0].call
     else:
-        operation.first.pop(kind, None)
+        operation.first.pop(backend, None)
 
 
 def register_backend(backend: Backend) -> None:
@@ -394,8 +386,6 @@ def register_backend(backend: Backend) -> None:
         for path in backend.fast_paths:
             _add_path(backend.name, path, last=True)
         _BY_TYPE.clear()
-        for operation in _OPERATIONS.values():
-            operation.first.clear()
 
 
 def register_fast_path(backend: str, path: FastPath) -> None:
@@ -567,9 +557,9 @@ class Operation:
         self.operands = tuple((1 + list(defaults).index(each), each) for each in operands)  # options that may be arrays
         self.check = check  # refuses options by their value, before any path sees them
         self.paths: dict[str, tuple[FastPath, ...]] = {}  # by the backend's name
-        # by the array's type: the first path, where it asks itself. What is called most looks here before all else,
+        # likewise, the first path where it asks itself. The functions that are called most look here before all else,
         # because a row of ten numbers feels every 50 ns.
-        self.first: dict[type, Callable[..., Any]] = {}
+        self.first: dict[str, Callable[..., Any]] = {}
         _OPERATIONS[name] = self
 
     def __repr__(self) -> str:

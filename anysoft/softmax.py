@@ -9,7 +9,7 @@ from anysoft import _arguments as arguments
 from anysoft import registry
 from anysoft._arguments import checked_temperature
 from anysoft._shift import Scaled, exponentiate, quotient
-from anysoft.registry import Backend, Operation
+from anysoft.registry import _BY_TYPE, Backend, Operation
 
 Array = Any
 
@@ -77,7 +77,8 @@ def softmax(
     # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
     plain = temperature.__class__ is float and temperature == 1.0
     temperature = None if plain else checked_temperature(temperature)
-    first = _first_softmax.get(x.__class__)
+    backend = _BY_TYPE.get(x.__class__)
+    first = None if backend is None else _first_softmax.get(backend.name)
     if first is not None and not registry._options_in_use:
         result = first(x, axis, where, temperature, dtype)
         if result is not NotImplemented:
@@ -132,7 +133,8 @@ def log_softmax(
     # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
     plain = temperature.__class__ is float and temperature == 1.0
     temperature = None if plain else checked_temperature(temperature)
-    first = _first_log_softmax.get(x.__class__)
+    backend = _BY_TYPE.get(x.__class__)
+    first = None if backend is None else _first_log_softmax.get(backend.name)
     if first is not None and not registry._options_in_use:
         result = first(x, axis, where, temperature, dtype)
         if result is not NotImplemented:
