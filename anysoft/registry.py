@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import threading
 import warnings
@@ -452,6 +453,7 @@ def _installed(name: str) -> Installed:
 # Options
 
 _PATH: ContextVar[Path] = ContextVar("anysoft_path", default="auto")
+_WORKERS: ContextVar[int] = ContextVar("anysoft_workers", default=1)
 # Almost no call runs under an option, and reading a ContextVar breaks torch.compile(fullgraph=True): this flag is
 # looked at first. It is a fast "nobody", never the answer itself; and no number, because torch.compile would compile
 # again for each.
@@ -469,8 +471,10 @@ _THREAD = _Thread()
 
 
 @contextmanager
-def options(*, path: Path | None = None) -> Iterator[None]:
+def options(*, path: Path | None = None, workers: int | None = None) -> Iterator[None]:
     """Set how calls inside the ``with`` block are made, for this thread and this asyncio task only.
+
+    What is left out stays as it is.
 
     What is compiled inside (``jax.jit``, ``torch.compile``) is compiled for that path, and not taken outside, nor the
     other way round; but compilers know the thread only, not the asyncio task.
@@ -480,11 +484,14 @@ def options(*, path: Path | None = None) -> Iterator[None]:
     path : {"auto", "native", "generic"}, optional
         ``auto``: the fastest path that keeps the contract. ``native``: the framework's own answer, right or wrong, for
         comparison; a `LookupError` where there is none. ``generic``: the one implementation.
+    workers : int, optional
+        How many threads the kernels of NumPy may take for a large array, 1 unless set; −1 is one for each core that
+        this process may use. Other frameworks have threads of their own (``torch.set_num_threads``, ...).
 
     Raises
     ------
     ValueError
-        If `path` is none of these.
+        If `path` is none of these, or `workers` no integer of 1 or more, nor −1.
 
     Examples
     --------
@@ -496,12 +503,13 @@ def options(*, path: Path | None = None) -> Iterator[None]:
     global _options_in_use, _options_count
     if path not in (None, "auto", "native", "generic"):
         raise ValueError(f"path must be 'auto', 'native' or 'generic', not {path!r}")
+    count = _WORKERS.get() if workers is None else _checked_workers(workers)
     with _LOCK:
         _options_count += 1
         _options_in_use = True
     before = _PATH.get()
     now = path or before
-    token = _PATH.set(now)
+    token, workers_token = _PATH.set(now), _WORKERS.set(count)
     _THREAD.path = now
     try:
         with ExitStack() as contexts:
@@ -511,10 +519,24 @@ def options(*, path: Path | None = None) -> Iterator[None]:
             yield
     finally:
         _PATH.reset(token)
+        _WORKERS.reset(workers_token)
         _THREAD.path = before
         with _LOCK:
             _options_count -= 1
             _options_in_use = _options_count > 0
+
+
+def _checked_workers(workers: Any) -> int:
+    if not isinstance(workers, int) or isinstance(workers, bool) or (workers < 1 and workers != -1):
+        raise ValueError(f"workers must be 1 or more, or -1 for one on each core, not {workers!r}")
+    if workers > 0:
+        return workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def workers() -> int:
+    """How many threads a kernel may take."""
+    return _WORKERS.get() if _options_in_use else 1
 
 
 def _loaded() -> tuple[Backend, ...]:

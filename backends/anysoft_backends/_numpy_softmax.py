@@ -172,16 +172,14 @@ def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: 
 def _logsumexp_of_array(x: Array, axis: int) -> Array:
     rows = _as_rows(x, axis)
     value = np.empty((rows.shape[0], 1, rows.shape[2]), x.dtype)
-    with np.errstate(all="ignore"):
-        logsumexp_of_rows(rows, value)
+    logsumexp_of_rows(rows, value)
     return value.reshape(x.shape[:axis] + x.shape[axis + 1 :])
 
 
 def _same_shape(of_row: Callable[[Array], Array], of_rows: Callable[[Array, Array], None]) -> Callable[..., Array]:
     def of_array(x: Array, axis: int) -> Array:
         result = np.empty(x.shape, x.dtype)
-        with np.errstate(all="ignore"):
-            of_rows(_as_rows(x, axis), _as_rows(result, axis))
+        of_rows(_as_rows(x, axis), _as_rows(result, axis))
         return result
 
     def call(x: Array, axis: int | None, where: Any, temperature: Any, dtype: Any) -> Array:
