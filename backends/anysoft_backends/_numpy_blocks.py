@@ -11,7 +11,7 @@ there a row is its maximum and the sum of the other exponentials.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -28,7 +28,8 @@ IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in (FLO
 BYTES = 1 << 19  # of a block: it stays in the second-level cache, with its exponentials
 _SHORT = 32  # a loop of NumPy's over fewer entries costs more to start than to run
 _WIDE = 2048  # and over so many it costs nothing
-_MANY = 100  # entries of a row of which the largest may well hold less than exp(−2)
+_LONG = 512  # entries of a row from which on NumPy's buffers cost more than its loops
+_WORTH = 1 << 15  # entries below which nothing is gained by fewer operations
 _SHARED = 1 << 18  # entries below which threads cost more than they bring
 
 
@@ -56,12 +57,12 @@ def sum_along(e: Array, axis: int) -> Array:
 
 
 def _quick_sum(e: Array, axis: int, room: Array | None = None) -> Array:
-    """Sum with keepdims; of float32 eighths are added first, with three roundings, in `room`, or else in `e` itself.
+    """Sum with keepdims; of float32 first halves are added up, twice in `room`, or else thrice in `e` itself.
 
     NumPy's sums of float32 in float64 take three times as long, and those in float32 lose with the length.
     """
     n = e.shape[axis]
-    if e.dtype == FLOAT64 or n < 8:
+    if e.dtype == FLOAT64 or n < 8 or (axis == 2 and n < _LONG) or e.size < _WORTH:
         return sum_along(e, axis)
     folded = e.swapaxes(axis, 0)
     if room is not None:
@@ -71,7 +72,7 @@ def _quick_sum(e: Array, axis: int, room: Array | None = None) -> Array:
         np.add(whole[:half], whole[n:], out=folded[:half])
         if n > half:
             folded[half] = whole[half]
-    for _ in range(3 if room is None else 2):
+    for _ in range(3 if room is None else 1):
         half, n = n // 2, n - n // 2
         np.add(folded[:half], folded[n:], out=folded[:half])
         folded = folded[:n]
@@ -204,6 +205,8 @@ def _blocks(x: Array) -> Iterator[_Block]:
 def _buffer_size(x: Array, block: _Block) -> int:
     """Of NumPy's own buffers: where a loop is shorter, it copies what need not be copied (three times as slow)."""
     loop: int = block.pieces(x)[0].shape[2]
+    if block.axis == 2 and loop < _LONG and x.dtype == FLOAT32:
+        return 8192  # which sums in float64 need
     return min(max(loop // 32 * 16, 128), 8192)
 
 
@@ -256,6 +259,12 @@ def _exp(x: Array, shift: Array | None, out: Array) -> Array:
     return np.exp(out, out=out)
 
 
+def _write(done: Array, out: Array) -> None:
+    """What was computed where loops run well, to where it belongs: NumPy is slow at both at once."""
+    if done is not out:
+        np.copyto(out, done)
+
+
 def _apart(block: _Block, e: Array) -> tuple[Array, Array] | None:
     """The largest exponential of each row and the sum of the others, if that is best found at once: in float64."""
     if e.dtype != FLOAT64 or block.stretches:
@@ -276,7 +285,7 @@ def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]],
             return np.log1p(apart[1] + (apart[0] - 1.0))  # 0, but for NaN, which counts as the largest
     rest = block.sum(exponentials()) - 1.0
     # where the 1 has cost the rest too much: even in float64, or because what comes out is small
-    few = rest < 1e-8 + 6e-9 * n if m.dtype == FLOAT32 else np.abs(np.log1p(rest) + beside) < 0.5
+    few = rest < 1e-8 + 6e-9 * n if m.dtype == FLOAT32 else np.abs(np.log1p(rest) + beside) < 1
     if few.any():
         rest[few] = block.largest_and_rest(exponentials(), few)[1]
     return np.log1p(rest)
@@ -323,50 +332,31 @@ def _plain_logsumexp(x: Array, value: Array, block: _Block, rooms: list[_Room]) 
 
 
 def _plain_softmax(x: Array, result: Array, block: _Block, rooms: list[_Room]) -> Array | None:
-    if x.dtype == FLOAT64 and (block.stretches or (block.axis == 1 and x.shape[1] > _SHORT)):
-        return None  # entries that dominate are found by the maxima of their rows
+    if x.dtype == FLOAT64:
+        return None  # below 1 the maximum is the better shift, and what dominates is found by it
     outs = block.pieces(result)
 
-    def exponentiate(pair: tuple[Array, Array], room: _Room) -> tuple[Array, Array] | None:
+    def exponentiate(pair: tuple[Array, Array], room: _Room) -> tuple[Array, Array | None]:
         e = _plain_exp(pair[0], room.for_result(pair[1]))
-        if e is None:
-            return None
-        apart = _apart(block, e)
-        return e, block.quick_sum(e, room.buffer(1)) if apart is None else np.add(*apart)
+        return pair[1] if e is None else e, None if e is None else block.quick_sum(e, room.buffer(1))
 
-    pairs = share(exponentiate, [*zip(rooms[0].contiguous(block.pieces(x)), outs, strict=True)], rooms)
-    s = _sum_of_all([None if pair is None else pair[1] for pair in pairs])
+    es, sums = zip(
+        *share(exponentiate, [*zip(rooms[0].contiguous(block.pieces(x)), outs, strict=True)], rooms), strict=True
+    )
+    s = _sum_of_all(sums)
     if s is None:
         return None
-    wide = block.side_by_side(s, x.dtype)
+    wide = block.side_by_side(s, FLOAT32)
 
-    def divide(pair: tuple[tuple[Array, Array], Array], room: _Room) -> None:
-        (e, _), out = pair
-        np.divide(e, wide[..., : e.shape[2]], out=out)
+    def divide(pair: tuple[Array, Array], room: _Room) -> None:
+        e, out = pair
+        _write(np.divide(e, wide[..., : e.shape[2]], out=e), out)
 
-    share(divide, [*zip(pairs, outs, strict=True)], rooms)
+    share(divide, [*zip(es, outs, strict=True)], rooms)
     return np.less(s, 1)  # exponentials may have lost digits below the range
 
 
-def _plain_log_softmax(x: Array, result: Array, block: _Block, rooms: list[_Room]) -> Array | None:
-    if x.shape[1] < _MANY:
-        return None
-    pieces, outs = rooms[0].contiguous(block.pieces(x)), block.pieces(result)
-    m = reduce(np.maximum, share(lambda piece, room: block.reduced(_largest, piece), pieces, rooms))
-    if not m.max() <= IN_RANGE[x.dtype]:
-        return None
-    s = _cascade(np.add, share(lambda p, room: block.quick_sum(np.exp(p, out=room.like(p, 1))), pieces, rooms))
-    log_sum = block.side_by_side(np.log(s), x.dtype)
-
-    def subtract(pair: tuple[Array, Array], room: _Room) -> None:
-        np.subtract(pair[0], log_sum[..., : pair[0].shape[2]], out=pair[1])
-
-    share(subtract, [*zip(pieces, outs, strict=True)], rooms)
-    # results above −2 cannot afford that the logarithm of the sum was rounded
-    return np.less(s, np.maximum(np.exp(m + 2.0), 1))
-
-
-def _sum_of_all(sums: list[Any]) -> Any:
+def _sum_of_all(sums: Sequence[Any]) -> Any:
     return None if any(s is None for s in sums) else _cascade(np.add, sums)
 
 
@@ -390,7 +380,7 @@ def _careful_softmax(x: Array, result: Array, block: _Block, room: _Room) -> Non
     es = [_exp(piece, shift, room.for_result(out)) for piece, out in zip(pieces, outs, strict=True)]
     s = block.side_by_side(_careful_sum(block, es, m - c), x.dtype)
     for e, out in zip(es, outs, strict=True):
-        np.divide(e, s[..., : e.shape[2]], out=out)
+        _write(np.divide(e, s[..., : e.shape[2]], out=e), out)
 
 
 def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) -> None:
@@ -403,7 +393,11 @@ def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) ->
     ]
     log_sum = block.side_by_side(_log_sum(block, x.shape[1], room.exponentials(ds, which=1), m, 0.0), x.dtype)
     for d, out in zip(ds, outs, strict=True):
-        np.subtract(d, log_sum[..., : d.shape[2]], out=out)
+        _write(np.subtract(d, log_sum[..., : d.shape[2]], out=d), out)
+
+
+def _no_plain(*_: Any) -> None:
+    """Of log_softmax: results near 0 need the shift and log1p, and in most rows there is one."""
 
 
 def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]:
@@ -435,7 +429,7 @@ def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]
         blocks = list(_blocks(x))
         rooms = [_Room(x) for _ in range(registry.workers() if x.size >= _SHARED else 1)]
         with np.errstate(all="ignore"):
-            if x.size > _WIDE:
+            if x.size > _WORTH:
                 np.setbufsize(_buffer_size(x, blocks[0]))  # until errstate ends
             if len(blocks) < len(rooms):
                 for block in blocks:
@@ -448,4 +442,4 @@ def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]
 
 logsumexp_of_rows = _of_rows(_plain_logsumexp, _careful_logsumexp)
 softmax_of_rows = _of_rows(_plain_softmax, _careful_softmax)
-log_softmax_of_rows = _of_rows(_plain_log_softmax, _careful_log_softmax)
+log_softmax_of_rows = _of_rows(_no_plain, _careful_log_softmax)
