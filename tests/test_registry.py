@@ -441,6 +441,30 @@ def _choices() -> list[AbstractContextManager[Any]]:
     return [anysoft.options(path="native"), anysoft.options(path="generic"), nullcontext()]
 
 
+@pytest.mark.parametrize("value", [0, -2, 1.5, True, "2"])
+def test_a_bad_number_of_workers_is_refused_by_value(value: Any) -> None:
+    with (
+        pytest.raises(ValueError, match=f"workers must be 1 or more, .* not {value!r}"),
+        anysoft.options(workers=value),
+    ):
+        pass
+
+
+def test_options_leave_what_they_do_not_name() -> None:
+    assert registry.workers() == 1
+    with anysoft.options(workers=3):
+        with anysoft.options(path="generic"):
+            assert registry.workers() == 3
+            assert anysoft.explain("softmax", np.ones(2)).path == "generic"
+            with anysoft.options(workers=-1):
+                assert registry.workers() >= 1
+                assert anysoft.explain("softmax", np.ones(2)).path == "generic"
+        assert registry.workers() == 3
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(registry.workers).result() == 1
+    assert registry.workers() == 1
+
+
 def test_threads_do_not_see_each_others_options() -> None:
     together = threading.Barrier(3, timeout=60)
 
