@@ -99,6 +99,28 @@ def _without_largest(e: Array) -> tuple[Array, Array]:
     return e[0], rest[0]
 
 
+def _rest_exactly(e: Array) -> tuple[Array, Array]:
+    """`_without_largest` as if the others were added without rounding: what each sum loses is kept. It uses `e` up.
+
+    Near 0 a logarithm of the sum can afford no more than one rounding.
+    """
+    largest = np.maximum.reduce(e, axis=0)
+    n = len(e)
+    lost = np.zeros_like(e[: n - n // 2])
+    while n > 1:
+        half, kept = n // 2, n - n // 2
+        a, b = e[:half], e[kept:n]
+        s = np.add(a, b)
+        added = s - a
+        error = (a - (s - added)) + (b - added)
+        if n < len(e):
+            error += lost[kept:n]
+        lost[:half] += error
+        a[...] = s
+        n = kept
+    return largest, (e[0] - largest) + lost[0]
+
+
 def _without_largest_of_rows(e: Array) -> tuple[Array, Array]:
     """The same along the last axis, if contiguous, with keepdims; it leaves `e` as it was."""
     rows = e.reshape(-1, e.shape[-1])
@@ -167,7 +189,7 @@ class _Block(NamedTuple):
         """Of the rows so marked."""
         marked = rows.ravel().nonzero()[0]
         separated = (
-            _without_largest(
+            _rest_exactly(
                 np.take(np.moveaxis(self.apart(e), self.axis, 0).reshape(-1, rows.size), marked, axis=1).astype(
                     FLOAT64, copy=False
                 )
@@ -265,27 +287,20 @@ def _write(done: Array, out: Array) -> None:
         np.copyto(out, done)
 
 
-def _apart(block: _Block, e: Array) -> tuple[Array, Array] | None:
-    """The largest exponential of each row and the sum of the others, if that is best found at once: in float64."""
-    if e.dtype != FLOAT64 or block.stretches:
-        return None
-    if block.axis == 2:
-        return _without_largest_of_rows(e)
-    if e.shape[1] > _SHORT:
-        return None
-    largest, rest = _without_largest(e.swapaxes(0, 1).copy())
-    return largest[:, None], rest[:, None]
-
-
 def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]], m: Array, beside: Any) -> Array:
     """log Σ exp(x − m), to be added to `beside`."""
-    if m.dtype == FLOAT64 and not block.stretches:
+    double, sole = m.dtype == FLOAT64, not block.stretches
+    if double and sole and block.axis == 1 and n <= _SHORT:
         (e,) = exponentials()
-        if (apart := _apart(block, e)) is not None:
-            return np.log1p(apart[1] + (apart[0] - 1.0))  # 0, but for NaN, which counts as the largest
-    rest = block.sum(exponentials()) - 1.0
+        return np.log1p(_rest_exactly(e.swapaxes(0, 1).copy())[1][:, None])
+    if double and sole and block.axis == 2:
+        (e,) = exponentials()
+        largest, rest = _without_largest_of_rows(e)
+        rest += largest - 1.0  # 0, but for NaN, which counts as the largest
+    else:
+        rest = block.sum(exponentials()) - 1.0
     # where the 1 has cost the rest too much: even in float64, or because what comes out is small
-    few = rest < 1e-8 + 6e-9 * n if m.dtype == FLOAT32 else np.abs(np.log1p(rest) + beside) < 1
+    few = np.abs(np.log1p(rest) + beside) < 1 if double else rest < 1e-8 + 6e-9 * n
     if few.any():
         rest[few] = block.largest_and_rest(exponentials(), few)[1]
     return np.log1p(rest)
@@ -295,8 +310,10 @@ def _careful_sum(block: _Block, es: list[Array], top: Array) -> Array:
     """Σ e to one or two roundings; `top` is the largest exponent of each row."""
     if top.dtype == FLOAT32:
         return block.sum(es)
-    if (apart := _apart(block, es[0])) is not None:
-        return np.add(*apart)
+    if block.axis == 2:
+        return np.add(*_without_largest_of_rows(es[0]))
+    if not block.stretches and es[0].shape[1] <= _SHORT:
+        return np.add(*_without_largest(es[0].swapaxes(0, 1).copy()))[:, None]
     s = block.sum(es)
     dominated = s < 2 * np.exp(top)  # by an entry beside which the others lose a rounding at each halving
     if dominated.any():
