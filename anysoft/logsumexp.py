@@ -6,8 +6,9 @@ import math
 from typing import Any, NamedTuple
 
 from anysoft import _arguments as arguments
+from anysoft import registry
 from anysoft._shift import Scaled, carrier_of, exponentiate, in_range, log_of_sum, shift_for, total
-from anysoft.registry import Backend, Operation
+from anysoft.registry import _BY_TYPE, Backend, Operation
 
 Array = Any
 
@@ -84,6 +85,12 @@ def logsumexp(
     >>> print(value, sign)
     1.5413248546129183 -1.0
     """
+    backend = _BY_TYPE.get(x.__class__)
+    first = None if backend is None else _first.get(backend.name)
+    if first is not None and not registry._options_in_use:
+        result = first(x, axis, where, b, dtype, keepdims, return_sign)
+        if result is not NotImplemented:
+            return result
     return _call(where is None and b is None, x, axis, where, b, dtype, keepdims, return_sign)
 
 
@@ -444,7 +451,7 @@ LOGSUMEXP = Operation(
     {"axis": None, "where": None, "b": None, "dtype": None, "keepdims": False, "return_sign": False},
     operands=("where", "b"),
 )
-_call = LOGSUMEXP.call
+_call, _first = LOGSUMEXP.call, LOGSUMEXP.first
 _call_logmeanexp = Operation(
     "logmeanexp",
     _logmeanexp,

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from anysoft import _arguments as arguments
+from anysoft import registry
 from anysoft._arguments import checked_temperature
 from anysoft._shift import Scaled, exponentiate, quotient
-from anysoft.registry import Backend, Operation
+from anysoft.registry import _BY_TYPE, Backend, Operation
 
 Array = Any
 
@@ -76,6 +77,12 @@ def softmax(
     # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
     plain = temperature.__class__ is float and temperature == 1.0
     temperature = None if plain else checked_temperature(temperature)
+    backend = _BY_TYPE.get(x.__class__)
+    first = None if backend is None else _first_softmax.get(backend.name)
+    if first is not None and not registry._options_in_use:
+        result = first(x, axis, where, temperature, dtype)
+        if result is not NotImplemented:
+            return result
     return _call_softmax(where is None and temperature is None, x, axis, where, temperature, dtype)
 
 
@@ -126,6 +133,12 @@ def log_softmax(
     # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
     plain = temperature.__class__ is float and temperature == 1.0
     temperature = None if plain else checked_temperature(temperature)
+    backend = _BY_TYPE.get(x.__class__)
+    first = None if backend is None else _first_log_softmax.get(backend.name)
+    if first is not None and not registry._options_in_use:
+        result = first(x, axis, where, temperature, dtype)
+        if result is not NotImplemented:
+            return result
     return _call_log_softmax(where is None and temperature is None, x, axis, where, temperature, dtype)
 
 
@@ -303,7 +316,8 @@ def _check(given: dict[str, Any]) -> None:
     given["temperature"] = checked_temperature(given["temperature"])
 
 
+_SOFTMAX = Operation("softmax", _softmax, _DEFAULTS, _OPERANDS, _check)
 LOG_SOFTMAX = Operation("log_softmax", _log_softmax, _DEFAULTS, _OPERANDS, _check)
-_call_softmax = Operation("softmax", _softmax, _DEFAULTS, _OPERANDS, _check).call
+_call_softmax, _first_softmax = _SOFTMAX.call, _SOFTMAX.first
 _call_softmin = Operation("softmin", _softmin, _DEFAULTS, _OPERANDS, _check).call
-_call_log_softmax = LOG_SOFTMAX.call
+_call_log_softmax, _first_log_softmax = LOG_SOFTMAX.call, LOG_SOFTMAX.first

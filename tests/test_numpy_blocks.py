@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+import threading
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
+from anysoft_backends import _numpy_blocks, _numpy_workers
 
 import anysoft
 
@@ -120,3 +125,58 @@ def test_what_comes_from_another_process_takes_the_kernel(dtype: Any) -> None:
     assert anysoft.explain("softmax", other, 1).path == "numpy kernel"
     for f in FUNCTIONS:
         np.testing.assert_array_equal(f(other, axis=1), f(x, axis=1))
+
+
+@pytest.mark.parametrize("form", [*FORMS, *LONG])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_workers_change_no_digit(form: str, dtype: Any) -> None:
+    x = logits({**FORMS, **LONG}[form], dtype)
+    alone = [f(x, axis=1) for f in FUNCTIONS]
+    with anysoft.options(workers=3):
+        shared = [f(x, axis=1) for f in FUNCTIONS]
+    for one, other in zip(alone, shared, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_workers_are_threads_without_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+    share = _numpy_workers.share
+
+    def watched(work: Any, items: Any, rooms: Any) -> Any:
+        ready = threading.Barrier(len(rooms), timeout=20)
+
+        def noted(item: Any, room: Any) -> Any:
+            if threading.get_ident() not in seen:
+                seen.add(threading.get_ident())
+                ready.wait()
+            return work(item, room)
+
+        return share(noted, items, rooms)
+
+    monkeypatch.setattr(_numpy_blocks, "share", watched)
+    x = np.full((8, 1 << 17), -800.0)  # underflows, of which NumPy would warn
+    with anysoft.options(workers=2), np.errstate(all="raise"):
+        np.testing.assert_allclose(anysoft.logsumexp(x, axis=1), np.log(x.shape[1]) - 800)
+    assert len(seen) == 2
+
+
+_FORK = """
+import os, numpy, anysoft
+x = numpy.zeros((8, 1 << 17))
+with anysoft.options(workers=2):
+    anysoft.logsumexp(x, axis=1)
+    child = os.fork()
+    anysoft.logsumexp(x, axis=1)
+    if child == 0:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_starts_workers_of_its_own() -> None:
+    """In a process that has no other threads: those of JAX do not survive it."""
+    path = os.pathsep.join(filter(None, sys.path))
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORK], check=True, timeout=60, env={**os.environ, "PYTHONPATH": path}
+    )

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def _strict() -> Any:
 def _restored() -> Iterator[None]:
     """Whatever a test registers is gone after it."""
     tables: list[dict[Any, Any]] = [registry._BACKENDS, registry._BY_TYPE, registry._FOUND]
-    tables += [operation.paths for operation in registry._OPERATIONS.values()]
+    tables += [table for operation in registry._OPERATIONS.values() for table in (operation.paths, operation.first)]
     before = [dict(table) for table in tables]
     read = registry._ENTRY_POINTS_READ
     yield
@@ -440,6 +441,30 @@ def _choices() -> list[AbstractContextManager[Any]]:
     return [anysoft.options(path="native"), anysoft.options(path="generic"), nullcontext()]
 
 
+@pytest.mark.parametrize("value", [0, -2, 1.5, True, "2"])
+def test_a_bad_number_of_workers_is_refused_by_value(value: Any) -> None:
+    with (
+        pytest.raises(ValueError, match=f"workers must be 1 or more, .* not {value!r}"),
+        anysoft.options(workers=value),
+    ):
+        pass
+
+
+def test_options_leave_what_they_do_not_name() -> None:
+    assert registry.workers() == 1
+    with anysoft.options(workers=3):
+        with anysoft.options(path="generic"):
+            assert registry.workers() == 3
+            assert anysoft.explain("softmax", np.ones(2)).path == "generic"
+            with anysoft.options(workers=-1):
+                assert registry.workers() >= 1
+                assert anysoft.explain("softmax", np.ones(2)).path == "generic"
+        assert registry.workers() == 3
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(registry.workers).result() == 1
+    assert registry.workers() == 1
+
+
 def test_threads_do_not_see_each_others_options() -> None:
     together = threading.Barrier(3, timeout=60)
 
@@ -598,10 +623,64 @@ def test_a_fast_path_may_come_before_the_first_array(monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(registry._BACKENDS, "numpy", raising=False)
     for operation in registry._OPERATIONS.values():
         operation.paths.pop("numpy", None)
+        operation.first.clear()
     registry._BY_TYPE.clear()
     anysoft.register_fast_path("numpy", _row(42.0))
     assert anysoft.logsumexp(np.ones(3)) == 42
     assert [row.name for row in registry._OPERATIONS["logsumexp"].paths["numpy"]] == ["mine", "numpy kernel"]
+
+
+def test_a_path_that_asks_itself_is_called_at_once_and_may_decline(toy: Any) -> None:
+    guard_asked = []
+
+    def mine(x: Any, axis: Any, *_: Any) -> Any:
+        return NotImplemented if axis == 0 else "mine"
+
+    def guard(x: Any, axis: Any, *_: Any) -> bool | str:
+        guard_asked.append(axis)
+        return axis != 0 or "not along axis 0"
+
+    x = toy.ToyArray([1.0, 2.0])
+    assert anysoft.softmax(x).data.sum() == 1  # the type has been seen
+    anysoft.register_fast_path("toyarray", FastPath("softmax", "mine", mine, guard, asks_itself=True))
+    assert anysoft.softmax(x) == "mine"
+    assert not guard_asked
+    assert anysoft.softmax(x, 0).data.sum() == 1
+    assert anysoft.explain("softmax", x, 0).reasons == {"mine": "not along axis 0"}
+    with anysoft.options(path="generic"):
+        assert anysoft.softmax(x).data.sum() == 1
+    anysoft.register_fast_path("toyarray", FastPath("softmax", "newer", lambda *_: "newer"))
+    assert anysoft.softmax(x) == "newer"
+
+
+ASKED: list[tuple[Any, ...]] = [  # axis, where, b or temperature, dtype
+    (-1, None, None, None),
+    (None, None, None, None),
+    ((0, 1), None, None, None),
+    (2, None, None, None),
+    (0, [True, False], None, None),
+    (0, None, 2.0, None),
+    (0, None, None, "float64"),
+]
+SHAPES: tuple[tuple[int, ...], ...] = ((), (0,), (3,), (2, 2))
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_a_path_asks_itself_what_its_guard_is_asked(framework: str) -> None:
+    xp = _framework(framework)
+    anysoft.softmax(xp.ones(2))
+    taken = 0
+    for operation in (registry._OPERATIONS[name] for name in ("logsumexp", "softmax", "log_softmax")):
+        row = next(row for row in operation.paths[framework] if row.asks_itself)
+        assert row.call is not None
+        for dtype, shape, (axis, where, option, to) in product(("float32", "int32", "float16"), SHAPES, ASKED):
+            x = xp.ones(shape, dtype=getattr(xp, dtype))
+            arguments = (x, axis, where, option, to and getattr(xp, to))
+            arguments += (False, False) if operation.name == "logsumexp" else ()
+            verdict = row.guard(*arguments)
+            assert (verdict is True) == (row.call(*arguments) is not NotImplemented)
+            taken += verdict is True
+    assert taken >= 3 * 2 * 2
 
 
 def test_a_raw_answer_is_the_native_path(toy: Any) -> None:

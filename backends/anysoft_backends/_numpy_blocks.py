@@ -1,18 +1,24 @@
 """Rows of an array reduced a cache-sized block at a time: what NumPy's logsumexp, softmax and log_softmax run on.
 
 An array is (outer, n, inner), reduced along n. Blocks of short rows are turned, so that loops run across the rows; long
-rows are cut into stretches that lie side by side. Where the maxima of a block allow it there is no shift (see
-anysoft/_shift.py for why that is better); elsewhere a row is its maximum and the sum of the other exponentials.
+rows are cut into stretches that lie side by side.
+
+Each block is tried plainly: exp(x) without a shift, which is also more accurate (see anysoft/_shift.py), and sums in
+which float32 rounds three times. Rows whose sum says that this loses digits, and blocks out of range, are done again:
+there a row is its maximum and the sum of the other exponentials.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from anysoft import registry
+from anysoft_backends._numpy_workers import share
 
 Array = Any
 
@@ -22,6 +28,9 @@ IN_RANGE = {dtype: 0.45 * math.log(float(np.finfo(dtype).max)) for dtype in (FLO
 BYTES = 1 << 19  # of a block: it stays in the second-level cache, with its exponentials
 _SHORT = 32  # a loop of NumPy's over fewer entries costs more to start than to run
 _WIDE = 2048  # and over so many it costs nothing
+_LONG = 512  # entries of a row from which on NumPy's buffers cost more than its loops
+_WORTH = 1 << 15  # entries below which nothing is gained by fewer operations
+_SHARED = 1 << 18  # entries below which threads cost more than they bring
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -36,7 +45,7 @@ def sum_along(e: Array, axis: int) -> Array:
     """Sum with keepdims, to a few roundings: float64 sums float32 exactly enough, and itself in halves."""
     if e.dtype == FLOAT32:
         return np.add.reduce(e, axis=axis, keepdims=True, dtype=FLOAT64)
-    rows = np.moveaxis(e, axis, 0)
+    rows = e.swapaxes(axis, 0)
     n = len(rows)
     while n > 4:
         half, odd = divmod(n, 2)
@@ -44,7 +53,30 @@ def sum_along(e: Array, axis: int) -> Array:
         if odd:
             folded[0] += rows[n - 1]
         rows, n = folded, half
-    return np.moveaxis(np.add.reduce(rows, axis=0, keepdims=True), 0, axis)
+    return np.add.reduce(rows, axis=0, keepdims=True).swapaxes(axis, 0)
+
+
+def _quick_sum(e: Array, axis: int, room: Array | None = None) -> Array:
+    """Sum with keepdims; of float32 first halves are added up, twice in `room`, or else thrice in `e` itself.
+
+    NumPy's sums of float32 in float64 take three times as long, and those in float32 lose with the length.
+    """
+    n = e.shape[axis]
+    if e.dtype == FLOAT64 or n < 8 or (axis == 2 and n < _LONG) or e.size < _WORTH:
+        return sum_along(e, axis)
+    folded = e.swapaxes(axis, 0)
+    if room is not None:
+        half, n = n // 2, n - n // 2
+        shape = (*e.shape[:axis], n, *e.shape[axis + 1 :])
+        whole, folded = folded, room[: math.prod(shape)].reshape(shape).swapaxes(axis, 0)
+        np.add(whole[:half], whole[n:], out=folded[:half])
+        if n > half:
+            folded[half] = whole[half]
+    for _ in range(3 if room is None else 1):
+        half, n = n // 2, n - n // 2
+        np.add(folded[:half], folded[n:], out=folded[:half])
+        folded = folded[:n]
+    return np.add.reduce(folded, axis=0, keepdims=True, dtype=FLOAT64).swapaxes(axis, 0)
 
 
 def _merge(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -54,16 +86,39 @@ def _merge(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array,
 
 def _without_largest(e: Array) -> tuple[Array, Array]:
     """The largest along the first axis, and the sum of the others: beside it they lose roundings. It uses `e` up."""
-    rest = np.zeros_like(e)
-    while (n := len(e)) > 1:
-        half = n // 2
-        kept = n - half
-        lower, upper = e[:half], e[kept:]
-        rest[:half] += rest[kept:]
-        rest[:half] += np.minimum(lower, upper)
+    n = len(e)
+    rest = np.zeros_like(e[: n - n // 2])
+    while n > 1:
+        half, kept = n // 2, n - n // 2
+        lower, upper, sums = e[:half], e[kept:n], rest[:half]
+        if n < len(e):
+            np.add(sums, rest[kept:n], out=sums)
+        np.add(sums, np.minimum(lower, upper), out=sums)
         np.maximum(lower, upper, out=lower)
-        e, rest = e[:kept], rest[:kept]
+        n = kept
     return e[0], rest[0]
+
+
+def _rest_exactly(e: Array) -> tuple[Array, Array]:
+    """`_without_largest` as if the others were added without rounding: what each sum loses is kept. It uses `e` up.
+
+    Near 0 a logarithm of the sum can afford no more than one rounding.
+    """
+    largest = np.maximum.reduce(e, axis=0)
+    n = len(e)
+    lost = np.zeros_like(e[: n - n // 2])
+    while n > 1:
+        half, kept = n // 2, n - n // 2
+        a, b = e[:half], e[kept:n]
+        s = np.add(a, b)
+        added = s - a
+        error = (a - (s - added)) + (b - added)
+        if n < len(e):
+            error += lost[kept:n]
+        lost[:half] += error
+        a[...] = s
+        n = kept
+    return largest, (e[0] - largest) + lost[0]
 
 
 def _without_largest_of_rows(e: Array) -> tuple[Array, Array]:
@@ -134,7 +189,7 @@ class _Block(NamedTuple):
         """Of the rows so marked."""
         marked = rows.ravel().nonzero()[0]
         separated = (
-            _without_largest(
+            _rest_exactly(
                 np.take(np.moveaxis(self.apart(e), self.axis, 0).reshape(-1, rows.size), marked, axis=1).astype(
                     FLOAT64, copy=False
                 )
@@ -143,6 +198,10 @@ class _Block(NamedTuple):
         )
         largest, rest = _cascade(_merge, separated)
         return largest, rest
+
+    def quick_sum(self, e: Array, room: Array | None = None) -> Array:
+        s = _quick_sum(e, self.axis, room)
+        return sum_along(self.apart(s), 1) if self.stretches else s
 
 
 def _size(x: Array) -> int:
@@ -165,14 +224,26 @@ def _blocks(x: Array) -> Iterator[_Block]:
             yield _Block(part, order, axis, stretches)
 
 
+def _buffer_size(x: Array, block: _Block) -> int:
+    """Of NumPy's own buffers: where a loop is shorter, it copies what need not be copied (three times as slow)."""
+    loop: int = block.pieces(x)[0].shape[2]
+    if block.axis == 2 and loop < _LONG and x.dtype == FLOAT32:
+        return 8192  # which sums in float64 need
+    return min(max(loop // 32 * 16, 128), 8192)
+
+
 class _Room:
     """Buffers of a block's size: 0 is for copies, and for what becomes of them in place, 1 for what is beside that."""
 
-    def __init__(self, x: Array, buffers: int = 1) -> None:
-        self._buffers = np.empty((buffers, min(_size(x), x.size)), x.dtype)
+    def __init__(self, x: Array) -> None:
+        self._buffers = np.empty((2, min(_size(x), x.size)), x.dtype)
+        self.plain = True  # as long as that succeeds
 
     def like(self, piece: Array, which: int) -> Array:
-        return self._buffers[which, : piece.size].reshape(piece.shape)
+        return self.buffer(which)[: piece.size].reshape(piece.shape)
+
+    def buffer(self, which: int) -> Array:
+        return self._buffers[which]
 
     def contiguous(self, pieces: list[Array]) -> list[Array]:
         """A piece over which loops run along what lies side by side: itself, or else a copy."""
@@ -210,36 +281,29 @@ def _exp(x: Array, shift: Array | None, out: Array) -> Array:
     return np.exp(out, out=out)
 
 
+def _write(done: Array, out: Array) -> None:
+    """What was computed where loops run well, to where it belongs: NumPy is slow at both at once."""
+    if done is not out:
+        np.copyto(out, done)
+
+
 def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]], m: Array, beside: Any) -> Array:
     """log Σ exp(x − m), to be added to `beside`."""
-    if m.dtype == FLOAT64 and block.axis == 2:
+    double, sole = m.dtype == FLOAT64, not block.stretches
+    if double and sole and block.axis == 1 and n <= _SHORT:
+        (e,) = exponentials()
+        return np.log1p(_rest_exactly(e.swapaxes(0, 1).copy())[1][:, None])
+    if double and sole and block.axis == 2:
         (e,) = exponentials()
         largest, rest = _without_largest_of_rows(e)
-        return np.log1p(rest + (largest - 1.0))  # 0, but for NaN, which counts as the largest
-    rest = block.sum(exponentials()) - 1.0
+        rest += largest - 1.0  # 0, but for NaN, which counts as the largest
+    else:
+        rest = block.sum(exponentials()) - 1.0
     # where the 1 has cost the rest too much: even in float64, or because what comes out is small
-    few = rest < 1e-8 + 6e-9 * n if m.dtype == FLOAT32 else np.abs(np.log1p(rest) + beside) < 0.5
+    few = np.abs(np.log1p(rest) + beside) < 1 if double else rest < 1e-8 + 6e-9 * n
     if few.any():
         rest[few] = block.largest_and_rest(exponentials(), few)[1]
     return np.log1p(rest)
-
-
-def _all_in_range(m: Array) -> bool:
-    return bool(m.min() >= 1 and m.max() <= IN_RANGE[m.dtype])
-
-
-def logsumexp_of_rows(x: Array, value: Array) -> None:
-    room = _Room(x)
-    for block in _blocks(x):
-        pieces = room.contiguous(block.pieces(x))
-        m = block.maximum(pieces)
-        if _all_in_range(m):
-            v = np.log(block.sum(room.exponentials(pieces)()))
-        else:
-            exponentials = room.exponentials(pieces, block.side_by_side(m, x.dtype))
-            v = _log_sum(block, x.shape[1], exponentials, m, m) + m
-            np.copyto(v, m, where=np.isinf(m))
-        value[block.part] = v.transpose(block.order)
 
 
 def _careful_sum(block: _Block, es: list[Array], top: Array) -> Array:
@@ -248,6 +312,8 @@ def _careful_sum(block: _Block, es: list[Array], top: Array) -> Array:
         return block.sum(es)
     if block.axis == 2:
         return np.add(*_without_largest_of_rows(es[0]))
+    if not block.stretches and es[0].shape[1] <= _SHORT:
+        return np.add(*_without_largest(es[0].swapaxes(0, 1).copy()))[:, None]
     s = block.sum(es)
     dominated = s < 2 * np.exp(top)  # by an entry beside which the others lose a rounding at each halving
     if dominated.any():
@@ -255,31 +321,142 @@ def _careful_sum(block: _Block, es: list[Array], top: Array) -> Array:
     return s
 
 
-def softmax_of_rows(x: Array, result: Array) -> None:
-    room = _Room(x)
-    for block in _blocks(x):
-        pieces, outs = room.contiguous(block.pieces(x)), block.pieces(result)
-        m = block.maximum(pieces)
-        shift, top = None, m
-        if not _all_in_range(m):
-            c = np.where((m >= 1) & (m <= IN_RANGE[m.dtype]), x.dtype.type(0), m)
-            shift, top = block.side_by_side(c, x.dtype), m - c
-        es = [_exp(piece, shift, room.for_result(out)) for piece, out in zip(pieces, outs, strict=True)]
-        s = block.side_by_side(_careful_sum(block, es, top), x.dtype)
-        for e, out in zip(es, outs, strict=True):
-            np.divide(e, s[..., : e.shape[2]], out=out)
+# ---------------------------------------------------------------------------------------------------------------------
+# The functions, of a block of rows: plainly where that does, which they say of each row, or else with care
+
+_Plain = Callable[[Array, Array, _Block, list[_Room]], Array | None]  # rows to be done again; None is all of them
+_Careful = Callable[[Array, Array, _Block, _Room], None]
 
 
-def log_softmax_of_rows(x: Array, result: Array) -> None:
-    room = _Room(x, 2)
-    for block in _blocks(x):
-        pieces, outs = room.contiguous(block.pieces(x)), block.pieces(result)
-        m = block.maximum(pieces)
-        wide = block.side_by_side(m, x.dtype)
-        ds = [
-            np.subtract(piece, wide[..., : piece.shape[2]], out=room.for_result(out))
-            for piece, out in zip(pieces, outs, strict=True)
-        ]
-        log_sum = block.side_by_side(_log_sum(block, x.shape[1], room.exponentials(ds, which=1), m, 0.0), x.dtype)
-        for d, out in zip(ds, outs, strict=True):
-            np.subtract(d, log_sum[..., : d.shape[2]], out=out)
+def _plain_exp(x: Array, out: Array, least: float = -math.inf) -> Array | None:
+    """exp(x), if none leaves the range; what is below `least` is not worth it."""
+    return np.exp(x, out=out) if least <= np.maximum.reduce(x, axis=None) <= IN_RANGE[x.dtype] else None
+
+
+def _plain_logsumexp(x: Array, value: Array, block: _Block, rooms: list[_Room]) -> Array | None:
+    pieces = rooms[0].contiguous(block.pieces(x))
+    least = -math.inf if block.stretches else 1 - math.log(x.shape[1])
+
+    def sum_of(piece: Array, room: _Room) -> Array | None:
+        e = _plain_exp(piece, room.like(piece, 0), least)
+        return None if e is None else block.quick_sum(e)
+
+    s = _sum_of_all(share(sum_of, pieces, rooms))
+    if s is None:
+        return None
+    value[block.part] = np.log(s).transpose(block.order)
+    return np.less(s, math.e)  # a result below 1 needs log1p, or at least the shift
+
+
+def _plain_softmax(x: Array, result: Array, block: _Block, rooms: list[_Room]) -> Array | None:
+    if x.dtype == FLOAT64:
+        return None  # below 1 the maximum is the better shift, and what dominates is found by it
+    outs = block.pieces(result)
+
+    def exponentiate(pair: tuple[Array, Array], room: _Room) -> tuple[Array, Array | None]:
+        e = _plain_exp(pair[0], room.for_result(pair[1]))
+        return pair[1] if e is None else e, None if e is None else block.quick_sum(e, room.buffer(1))
+
+    es, sums = zip(
+        *share(exponentiate, [*zip(rooms[0].contiguous(block.pieces(x)), outs, strict=True)], rooms), strict=True
+    )
+    s = _sum_of_all(sums)
+    if s is None:
+        return None
+    wide = block.side_by_side(s, FLOAT32)
+
+    def divide(pair: tuple[Array, Array], room: _Room) -> None:
+        e, out = pair
+        _write(np.divide(e, wide[..., : e.shape[2]], out=e), out)
+
+    share(divide, [*zip(es, outs, strict=True)], rooms)
+    return np.less(s, 1)  # exponentials may have lost digits below the range
+
+
+def _sum_of_all(sums: Sequence[Any]) -> Any:
+    return None if any(s is None for s in sums) else _cascade(np.add, sums)
+
+
+def _careful_logsumexp(x: Array, value: Array, block: _Block, room: _Room) -> None:
+    pieces = room.contiguous(block.pieces(x))
+    m = block.maximum(pieces)
+    if bool(m.min() >= 1 and m.max() <= IN_RANGE[m.dtype]):
+        v = np.log(block.sum(room.exponentials(pieces)()))
+    else:
+        exponentials = room.exponentials(pieces, block.side_by_side(m, x.dtype))
+        v = _log_sum(block, x.shape[1], exponentials, m, m) + m
+        np.copyto(v, m, where=np.isinf(m))
+    value[block.part] = v.transpose(block.order)
+
+
+def _careful_softmax(x: Array, result: Array, block: _Block, room: _Room) -> None:
+    pieces, outs = room.contiguous(block.pieces(x)), block.pieces(result)
+    m = block.maximum(pieces)
+    c = np.where((m >= 1) & (m <= IN_RANGE[m.dtype]), x.dtype.type(0), m)
+    shift = block.side_by_side(c, x.dtype) if c.any() else None
+    es = [_exp(piece, shift, room.for_result(out)) for piece, out in zip(pieces, outs, strict=True)]
+    s = block.side_by_side(_careful_sum(block, es, m - c), x.dtype)
+    for e, out in zip(es, outs, strict=True):
+        _write(np.divide(e, s[..., : e.shape[2]], out=e), out)
+
+
+def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) -> None:
+    pieces, outs = room.contiguous(block.pieces(x)), block.pieces(result)
+    m = block.maximum(pieces)
+    wide = block.side_by_side(m, x.dtype)
+    ds = [
+        np.subtract(piece, wide[..., : piece.shape[2]], out=room.for_result(out))
+        for piece, out in zip(pieces, outs, strict=True)
+    ]
+    log_sum = block.side_by_side(_log_sum(block, x.shape[1], room.exponentials(ds, which=1), m, 0.0), x.dtype)
+    for d, out in zip(ds, outs, strict=True):
+        _write(np.subtract(d, log_sum[..., : d.shape[2]], out=d), out)
+
+
+def _no_plain(*_: Any) -> None:
+    """Of log_softmax: results near 0 need the shift and log1p, and in most rows there is one."""
+
+
+def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]:
+    """A function that writes what it makes of `x` to `result`, block by block: each thread takes some of the blocks, or
+    where there are not enough of them, some of each block's pieces."""
+
+    def work(x: Array, result: Array, block: _Block, rooms: list[_Room]) -> None:
+        room = rooms[0]
+        if room.plain:
+            failed = plain(x, result, block, rooms)
+            if failed is not None:
+                failed = failed.transpose(block.order)[:, 0]
+                count = np.count_nonzero(failed)
+                if count < 0.2 * failed.size:
+                    if count:
+                        again(x[block.part], result[block.part], failed, room)
+                    return
+            room.plain = False  # nor will the next be
+        careful(x, result, block, room)
+
+    def again(x: Array, result: Array, which: Array, room: _Room) -> None:
+        rows = np.moveaxis(x, 1, 2)[which][..., None]
+        redone = np.empty((len(rows), result.shape[1], 1), x.dtype)
+        for block in _blocks(rows):
+            careful(rows, redone, block, _Room(rows))
+        np.moveaxis(result, 1, 2)[which] = redone[..., 0]
+
+    def of_rows(x: Array, result: Array) -> None:
+        blocks = list(_blocks(x))
+        rooms = [_Room(x) for _ in range(registry.workers() if x.size >= _SHARED else 1)]
+        with np.errstate(all="ignore"):
+            if x.size > _WORTH:
+                np.setbufsize(_buffer_size(x, blocks[0]))  # until errstate ends
+            if len(blocks) < len(rooms):
+                for block in blocks:
+                    work(x, result, block, rooms)
+            else:
+                share(lambda block, room: work(x, result, block, [room]), blocks, rooms)
+
+    return of_rows
+
+
+logsumexp_of_rows = _of_rows(_plain_logsumexp, _careful_logsumexp)
+softmax_of_rows = _of_rows(_plain_softmax, _careful_softmax)
+log_softmax_of_rows = _of_rows(_no_plain, _careful_log_softmax)

@@ -22,26 +22,44 @@ from anysoft_backends._numpy_blocks import (
 
 Array = Any
 
+_ndarray, _DTYPES = np.ndarray, (FLOAT32, FLOAT64)
+_ONE32, _ONE64 = np.float32(1), np.float64(1)
+_IN_RANGE64 = IN_RANGE[FLOAT64]
 _FEW = 128  # entries for which Python's floats are as fast as NumPy, and whose sum math.fsum makes exact
 
 
-def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
-    """For all three: `option` is b or temperature, `reduction` what only a reduction has."""
-    if x.__class__ is not np.ndarray:
+def guard(
+    x: Array, axis: Any, where: Any, option: Any, dtype: Any, keepdims: bool = False, return_sign: bool = False
+) -> bool | str:
+    """For all three: `option` is b or temperature."""
+    if (
+        x.__class__ is _ndarray
+        and x.dtype in _DTYPES
+        and where is None
+        and option is None
+        and dtype is None
+        and not return_sign
+        and (axis is None or (axis.__class__ is int and (axis == -1 or -x.ndim <= axis < x.ndim)))
+        and x.size
+        and x.ndim
+    ):
+        return True
+    return _why_not(x, axis, where, option, dtype, return_sign)
+
+
+def _why_not(x: Array, axis: Any, where: Any, option: Any, dtype: Any, return_sign: bool) -> bool | str:
+    if x.__class__ is not _ndarray:
         return f"the kernel is for plain arrays, not {type(x).__name__}"
-    kind = x.dtype
-    # a dtype that was unpickled equals the others, and is none of them
-    if kind is not FLOAT64 and kind is not FLOAT32 and kind not in (FLOAT32, FLOAT64):
-        return f"the kernel is for float32 and float64, not {kind}"
-    if where is not None or option is not None or (reduction and reduction[1]):
+    if x.dtype not in _DTYPES:
+        return f"the kernel is for float32 and float64, not {x.dtype}"
+    if where is not None or option is not None or return_sign:
         return "the kernel has no where, b, temperature or return_sign"
     if dtype is not None and dtype != x.dtype:
         return f"the kernel's result has the dtype of x, {x.dtype}"
-    ndim = x.ndim
-    if x.size == 0 or ndim == 0:
+    if x.size == 0 or x.ndim == 0:
         return "the kernel needs at least one axis and one element"
     if axis.__class__ is int:
-        return True if -ndim <= axis < ndim else f"axis {axis} is out of range"
+        return True if -x.ndim <= axis < x.ndim else f"axis {axis} is out of range"
     return True if axis is None else f"the kernel takes one axis or all, not {axis!r}"
 
 
@@ -51,6 +69,11 @@ def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: 
 
 def _exponentials(values: list[float], shift: float) -> list[float]:
     return [math.exp(v - shift) for v in values]
+
+
+def _number(x: Array, value: float) -> Any:
+    """As a scalar of the dtype of `x`: a product with 1 is made in a quarter of the time that the type's call takes."""
+    return (_ONE64 if x.itemsize == 8 else _ONE32) * value
 
 
 def _difference(x: Array, m: Any) -> Array:
@@ -74,13 +97,17 @@ def _logsumexp_of_row(x: Array) -> Any:
         values = x.tolist()
         m = max(values)
         if -math.inf < m < math.inf:
-            values.remove(m)
-            return x.dtype.type(m + math.log1p(math.fsum(_exponentials(values, m))))
+            if 1 <= m <= _IN_RANGE64:
+                value = math.log(math.fsum(map(math.exp, values)))
+            else:
+                values.remove(m)
+                value = m + math.log1p(math.fsum(_exponentials(values, m)))
+            return _number(x, value)
     m = np.maximum.reduce(x)
     if not -math.inf < m < math.inf:
         return m  # NaN, or the infinity that the row comes to
     m, _, rest = _of_row(x)
-    return x.dtype.type(math.log1p(rest) + m)
+    return _number(x, math.log1p(rest) + float(m))
 
 
 def _softmax_of_row(x: Array) -> Array:
@@ -88,7 +115,7 @@ def _softmax_of_row(x: Array) -> Array:
         values = x.tolist()
         m = max(values)
         if -math.inf < m < math.inf:
-            values = _exponentials(values, 0 if 1 <= m <= IN_RANGE[FLOAT64] else m)
+            values = [*map(math.exp, values)] if 1 <= m <= _IN_RANGE64 else _exponentials(values, m)
             s = math.fsum(values)
             return np.array([v / s for v in values], x.dtype)
     m = np.maximum.reduce(x)
@@ -130,6 +157,8 @@ def _as_rows(x: Array, axis: int) -> Array:
 
 
 def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: bool, return_sign: bool) -> Any:
+    if guard(x, axis, where, b, dtype, keepdims, return_sign) is not True:
+        return NotImplemented
     if axis is None or x.ndim == 1:
         row = x if x.ndim == 1 else x.ravel(order="K")
         value = _logsumexp_of_row(row) if row.nbytes <= BYTES else _logsumexp_of_array(row, 0)[()]
@@ -143,19 +172,19 @@ def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: Any, keepdims: 
 def _logsumexp_of_array(x: Array, axis: int) -> Array:
     rows = _as_rows(x, axis)
     value = np.empty((rows.shape[0], 1, rows.shape[2]), x.dtype)
-    with np.errstate(all="ignore"):
-        logsumexp_of_rows(rows, value)
+    logsumexp_of_rows(rows, value)
     return value.reshape(x.shape[:axis] + x.shape[axis + 1 :])
 
 
 def _same_shape(of_row: Callable[[Array], Array], of_rows: Callable[[Array, Array], None]) -> Callable[..., Array]:
     def of_array(x: Array, axis: int) -> Array:
         result = np.empty(x.shape, x.dtype)
-        with np.errstate(all="ignore"):
-            of_rows(_as_rows(x, axis), _as_rows(result, axis))
+        of_rows(_as_rows(x, axis), _as_rows(result, axis))
         return result
 
-    def call(x: Array, axis: int | None, *_: Any) -> Array:
+    def call(x: Array, axis: int | None, where: Any, temperature: Any, dtype: Any) -> Array:
+        if guard(x, axis, where, temperature, dtype) is not True:
+            return NotImplemented
         if axis is None or x.ndim == 1:
             row = x.reshape(-1)
             return (of_row(row) if row.nbytes <= BYTES else of_array(row, 0)).reshape(x.shape)
@@ -199,7 +228,9 @@ def _exp(g: Array) -> tuple[Array, Array]:
 PATHS = (
     FastPath("LogSumExp.exp", "numpy kernel", _exp, _guard_exp),
     FastPath("LogSumExp.sums", "numpy kernel", _sums, _guard_sums),
-    FastPath("logsumexp", "numpy kernel", _logsumexp, guard),
-    FastPath("softmax", "numpy kernel", _same_shape(_softmax_of_row, softmax_of_rows), guard),
-    FastPath("log_softmax", "numpy kernel", _same_shape(_log_softmax_of_row, log_softmax_of_rows), guard),
+    FastPath("logsumexp", "numpy kernel", _logsumexp, guard, asks_itself=True),
+    FastPath("softmax", "numpy kernel", _same_shape(_softmax_of_row, softmax_of_rows), guard, asks_itself=True),
+    FastPath(
+        "log_softmax", "numpy kernel", _same_shape(_log_softmax_of_row, log_softmax_of_rows), guard, asks_itself=True
+    ),
 )

@@ -11,6 +11,7 @@ from anysoft.registry import Backend, FastPath, containers
 from anysoft_backends import _torch_attention, _torch_dtensor, _torch_elementwise, _torch_losses, _torch_sampling
 from anysoft_backends import _torch_kernels as kernels
 from anysoft_backends._torch_guards import (
+    fits_kernel,
     is_compiling,
     may_look,
     may_look_at,
@@ -29,7 +30,10 @@ def _guard_logsumexp(
     x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool
 ) -> bool | str:
     axis = 0 if axis is None else axis
-    if where is not None or b is not None or dtype is not None or return_sign or not (usual(x, axis) and may_look()):
+    plain = where is None and b is None and dtype is None and not return_sign
+    if plain and fits_kernel(x, axis):
+        return True
+    if not plain or not (usual(x, axis) and may_look()):
         return why_not(x, axis, where, b, dtype, return_sign)
     return why_no_kernel(x, axis)
 
@@ -42,8 +46,17 @@ def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any
     return True
 
 
+def _guard_softmax_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
+    if x.dtype not in kernels.WIDE:
+        return "this path is for float32 and float64: torch.softmax in float32 does for halves"
+    return _guard_kernel(x, axis, where, temperature, dtype)
+
+
 def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
-    if where is not None or temperature is not None or dtype is not None or not (usual(x, axis) and may_look()):
+    plain = where is None and temperature is None and dtype is None
+    if plain and fits_kernel(x, axis):
+        return True
+    if not plain or not (usual(x, axis) and may_look()):
         return why_not(x, axis, where, temperature, dtype)
     return why_no_kernel(x, axis)
 
@@ -83,10 +96,15 @@ def _refuse_log_softmax(x: Array, axis: Any, *_: Any) -> str:
     return "torch.log_softmax([0, -40]) has 0 where -4.2e-18 is right (pytorch#113708)"
 
 
-def _logsumexp(x: Array, axis: Any, where: None, b: None, dtype: None, keepdims: bool, return_sign: bool) -> Array:
-    if axis is None:
+def _logsumexp(x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool) -> Array:
+    if where is not None or b is not None or dtype is not None or return_sign:
+        return NotImplemented
+    if not fits_kernel(x, 0 if axis is None else axis):
+        return NotImplemented
+    if axis is None and x.ndim > 1:
         value = _logsumexp(x.reshape(-1), 0, None, None, None, False, False)
         return value.reshape((1,) * x.ndim) if keepdims else value
+    axis = axis or 0
     if x.dtype in kernels.WIDE:
         return kernels.logsumexp(x, axis, keepdims)
     return kernels.logsumexp(x.float(), axis, keepdims).to(x.dtype)
@@ -105,7 +123,17 @@ def _softmax(x: Array, axis: int, *_: Any) -> Array:
     return torch.softmax(x, axis, dtype=torch.float32).to(x.dtype)
 
 
-def _log_softmax(x: Array, axis: int, *_: Any) -> Array:
+def _softmax_kernel(x: Array, axis: int, where: Any, temperature: Any, dtype: Any) -> Array:
+    if where is not None or temperature is not None or dtype is not None or not fits_kernel(x, axis):
+        return NotImplemented
+    if x.dtype not in kernels.WIDE:
+        return NotImplemented
+    return kernels.softmax(x, axis)
+
+
+def _log_softmax(x: Array, axis: int, where: Any, temperature: Any, dtype: Any) -> Array:
+    if where is not None or temperature is not None or dtype is not None or not fits_kernel(x, axis):
+        return NotImplemented
     if x.dtype in kernels.WIDE:
         return kernels.log_softmax(x, axis)
     return kernels.log_softmax(x.float(), axis).to(x.dtype)
@@ -153,22 +181,22 @@ BACKEND = Backend(
     random_bits=_torch_sampling.random_bits,
     may_look=may_look_at,
     fast_paths=(
-        FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp),
+        FastPath("logsumexp", "torch.logsumexp", _logsumexp, _guard_logsumexp, _raw_logsumexp, asks_itself=True),
         FastPath(
             "logsumexp",
             "torch.logsumexp, own derivative",
             _differentiable_logsumexp,
             _guard_derivative,
         ),
+        FastPath("softmax", "torch kernel", _softmax_kernel, _guard_softmax_kernel, asks_itself=True),
         FastPath("softmax", "torch.softmax", _softmax, _guard_softmax, _raw_normalisation("softmax")),
-        FastPath("softmax", "torch kernel", lambda x, axis, *_: kernels.softmax(x, axis), _guard_kernel),
         FastPath(
             "softmax",
             "torch kernel, own derivative",
             lambda x, axis, *_: kernels.apply(kernels.Softmax, x, axis),
             _guard_derivative,
         ),
-        FastPath("log_softmax", "torch kernel", _log_softmax, _guard_kernel),
+        FastPath("log_softmax", "torch kernel", _log_softmax, _guard_kernel, asks_itself=True),
         FastPath(
             "log_softmax",
             "torch kernel, own derivative",
