@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from anysoft_backends import _torch as adapter
-from anysoft_backends import _torch_guards
 from anysoft_backends import _torch_kernels as formulas
+from anysoft_backends._torch_guards import fits_kernel, may_look, usual, why_no_kernel, why_not
 from torch.autograd import Function
 
 from anysoft import FastPath
@@ -20,13 +19,24 @@ Array = Any
 _SERIAL = 1 << 17  # entries, in less than whose time no thread is made
 
 
+def _fits(x: Array, axis: Any, where: Any, option: Any, dtype: Any) -> bool:
+    plain = where is None and option is None and dtype is None
+    return plain and fits_kernel(x, axis) and bool(x.is_contiguous())
+
+
 def guard(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
     along = 0 if axis is None and reduction else axis
     return_sign = bool(reduction and reduction[1])
-    if where is not None or option is not None or dtype is not None or return_sign:
-        return _torch_guards.why_not(x, along, where, option, dtype, return_sign)
-    if not (_torch_guards.usual(x, along) and _torch_guards.may_look()):
-        return _torch_guards.why_not(x, along, where, option, dtype, return_sign)
+    if not return_sign and _fits(x, along, where, option, dtype):
+        return True
+    if (
+        where is not None
+        or option is not None
+        or dtype is not None
+        or return_sign
+        or not (usual(x, along) and may_look())
+    ):
+        return why_not(x, along, where, option, dtype, return_sign)
     return _why_no_kernel(x, along)
 
 
@@ -36,28 +46,32 @@ def guard_derivative(x: Array, axis: Any, *more: Any) -> bool | str:
 
 
 def _why_no_kernel(x: Array, axis: int) -> bool | str:
-    if not x.is_cpu or x.ndim == 0 or x.numel() == 0 or not -x.ndim <= axis < x.ndim:
-        return _torch_guards.why_no_kernel(x, axis)
+    reason = why_no_kernel(x, axis)
+    if reason is not True:
+        return reason
     return True if x.is_contiguous() else "the compiled kernel is for contiguous tensors"
 
 
-def _run(kernel: Callable[..., None], x: Array, g: Array | None, out: Array, rows: Array | None, axis: int) -> None:
-    shape, axis = x.shape, axis % x.ndim
+def _run(kernel: Callable[..., None], x: Array, g: Array | None, out: Array, rows: Array | None, axis: Any) -> Array:
     kernel(
         x.itemsize,
         x.data_ptr(),
         0 if g is None else g.data_ptr(),
         out.data_ptr(),
         0 if rows is None else rows.data_ptr(),
-        math.prod(shape[:axis]),
-        shape[axis],
-        math.prod(shape[axis + 1 :]),
+        x.shape,
+        axis,
         1 if x.numel() < _SERIAL else torch.get_num_threads(),
     )
+    return out
 
 
 def _in_wide(x: Array) -> Array:
     return x if x.dtype in formulas.WIDE else x.float()
+
+
+def _in_dtype_of(x: Array, result: Array) -> Array:
+    return result if result.dtype is x.dtype else result.to(x.dtype)
 
 
 def _for_each_row(x: Array, axis: int) -> Array:
@@ -75,29 +89,27 @@ def _rows(x: Array, axis: int) -> Array:
 # Values
 
 
-def logsumexp(x: Array, axis: Any, where: None, b: None, dtype: None, keepdims: bool, return_sign: bool) -> Array:
+def logsumexp(x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool) -> Array:
+    if return_sign or not _fits(x, 0 if axis is None else axis, where, b, dtype):
+        return NotImplemented
+    wide = _in_wide(x)
+    shape = x.shape
     if axis is None:
-        value = logsumexp(x.reshape(-1), 0, None, None, None, False, False)
-        return value.reshape((1,) * x.ndim) if keepdims else value
-    wide = _in_wide(x)
-    value = _for_each_row(wide, axis)
-    _run(kernels.logsumexp, wide, None, value, None, axis)
-    value = value.to(x.dtype)
-    return value if keepdims else value.squeeze(axis)
+        reduced: tuple[int, ...] = (1,) * x.ndim if keepdims else ()
+    else:
+        after = shape[axis + 1 :] if axis != -1 else ()
+        reduced = (*shape[:axis], 1, *after) if keepdims else (*shape[:axis], *after)
+    return _in_dtype_of(x, _run(kernels.logsumexp, wide, None, wide.new_empty(reduced), None, axis))
 
 
-def softmax(x: Array, axis: int, *_: Any) -> Array:
-    wide = _in_wide(x)
-    result = torch.empty_like(wide)
-    _run(kernels.softmax, wide, None, result, None, axis)
-    return result.to(x.dtype)
+def _normalisation(kernel: Callable[..., None]) -> Callable[..., Array]:
+    def call(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> Array:
+        if not _fits(x, axis, where, temperature, dtype):
+            return NotImplemented
+        wide = _in_wide(x)
+        return _in_dtype_of(x, _run(kernel, wide, None, torch.empty_like(wide), None, axis))
 
-
-def log_softmax(x: Array, axis: int, *_: Any) -> Array:
-    wide = _in_wide(x)
-    result = torch.empty_like(wide)
-    _run(kernels.log_softmax, wide, None, result, None, axis)
-    return result.to(x.dtype)
+    return call
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -125,8 +137,7 @@ def differentiable_log_softmax(x: Array, axis: int, *_: Any) -> Array:
 class Softmax(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, axis: int) -> Array:
-        p = torch.empty_like(x)
-        _run(kernels.softmax, x, None, p, None, axis)
+        p = _run(kernels.softmax, x, None, torch.empty_like(x), None, axis)
         ctx.axis = axis
         ctx.save_for_backward(p)
         return p
@@ -136,9 +147,7 @@ class Softmax(Function):
         (p,), axis = ctx.saved_tensors, ctx.axis
         if not formulas._in_place(p, g):
             return formulas._softmax_derivative(p, g, axis), None
-        v = torch.empty_like(p)
-        _run(kernels.softmax_derivative, p, g.contiguous(), v, None, axis)
-        return v, None
+        return _run(kernels.softmax_derivative, p, g.contiguous(), torch.empty_like(p), None, axis), None
 
 
 class LogSoftmax(Function):
@@ -157,9 +166,7 @@ class LogSoftmax(Function):
         (x, rows), axis = ctx.saved_tensors, ctx.axis
         if not formulas._in_place(x, g):
             return formulas._log_softmax_derivative(_signed_probabilities(x, axis), g, axis), None
-        v = torch.empty_like(x)
-        _run(kernels.log_softmax_derivative, x, g.contiguous(), v, rows, axis)
-        return v, None
+        return _run(kernels.log_softmax_derivative, x, g.contiguous(), torch.empty_like(x), rows, axis), None
 
 
 def _signed_probabilities(x: Array, axis: int) -> Array:
@@ -187,15 +194,13 @@ class LogSumExp(Function):
         (x, rows), axis = ctx.saved_tensors, ctx.axis
         if not formulas._in_place(x, g):
             return formulas._logsumexp_derivative(x, g, rows[:, 0].isinf().reshape(g.shape), axis), None
-        v = torch.empty_like(x)
-        _run(kernels.logsumexp_derivative, x, g.contiguous(), v, rows, axis)
-        return v, None
+        return _run(kernels.logsumexp_derivative, x, g.contiguous(), torch.empty_like(x), rows, axis), None
 
 
 PATHS = (
-    FastPath("logsumexp", "anysoft-simd", logsumexp, guard),
-    FastPath("softmax", "anysoft-simd", softmax, guard),
-    FastPath("log_softmax", "anysoft-simd", log_softmax, guard),
+    FastPath("logsumexp", "anysoft-simd", logsumexp, guard, asks_itself=True),
+    FastPath("softmax", "anysoft-simd", _normalisation(kernels.softmax), guard, asks_itself=True),
+    FastPath("log_softmax", "anysoft-simd", _normalisation(kernels.log_softmax), guard, asks_itself=True),
     FastPath("logsumexp", "anysoft-simd, own derivative", differentiable_logsumexp, guard_derivative),
     FastPath("softmax", "anysoft-simd, own derivative", differentiable_softmax, guard_derivative),
     FastPath("log_softmax", "anysoft-simd, own derivative", differentiable_log_softmax, guard_derivative),

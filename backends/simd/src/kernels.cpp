@@ -1,8 +1,8 @@
 // The extension module: arguments, threads, and the choice of an instruction set.
 //
 // Each function takes (bytes of a float: 8 or 4; x, a cotangent, the result and what is known of the rows, each as an
-// object with a buffer or as an address; outer, n, inner; threads) and returns None. The caller vouches for types and
-// sizes; 0 is an array that is not there.
+// object with a buffer or as an address; shape; axis, or None for all; threads) and returns None. The caller vouches for
+// types and sizes; 0 is an array that is not there.
 
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
@@ -147,39 +147,64 @@ static bool address_of(PyObject* given, void** address, Py_buffer* view) {
     return true;
 }
 
+// (outer, n, inner) of a shape that is reduced along an axis, or along all for None.
+static bool look_at_shape(PyObject* shape, PyObject* along, Arguments& a) {
+    if (!PyTuple_Check(shape)) {
+        PyErr_Format(PyExc_TypeError, "a shape is a tuple, not %R", shape);
+        return false;
+    }
+    long ndim = (long)PyTuple_Size(shape), axis = along == Py_None ? ndim : PyLong_AsLong(along);
+    if (axis == -1 && PyErr_Occurred()) return false;
+    if (along != Py_None && (axis < -ndim || axis >= ndim)) {
+        PyErr_Format(PyExc_IndexError, "axis %ld is out of range for %ld axes", axis, ndim);
+        return false;
+    }
+    if (axis < 0) axis += ndim;
+    a.outer = a.n = a.inner = 1;
+    for (long i = 0; i < ndim; i++) {
+        long size = PyLong_AsLong(PyTuple_GetItem(shape, i));
+        if (size < 1) {
+            if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "each axis must have an entry, not %R", shape);
+            return false;
+        }
+        long& part = i == axis || along == Py_None ? a.n : i < axis ? a.outer : a.inner;
+        part *= size;
+    }
+    return true;
+}
+
 static PyObject* call(int which, PyObject* const* given, Py_ssize_t count) {
-    if (count != 9) {
-        PyErr_Format(PyExc_TypeError, "9 arguments are needed, not %zd", count);
+    if (count != 8) {
+        PyErr_Format(PyExc_TypeError, "8 arguments are needed, not %zd", count);
         return nullptr;
     }
-    long sizes[5];
-    for (int i = 0; i < 5; i++) {
-        sizes[i] = PyLong_AsLong(given[i < 1 ? 0 : i + 4]);
-        if (sizes[i] == -1 && PyErr_Occurred()) return nullptr;
-    }
-    if (sizes[0] != 4 && sizes[0] != 8) {
-        PyErr_Format(PyExc_ValueError, "floats are of 4 or 8 bytes, not %ld", sizes[0]);
+    Arguments a{};
+    if (!look_at_shape(given[5], given[6], a)) return nullptr;
+    long itemsize = PyLong_AsLong(given[0]);
+    a.threads = PyLong_AsLong(given[7]);
+    if (PyErr_Occurred()) return nullptr;
+    if (itemsize != 4 && itemsize != 8) {
+        PyErr_Format(PyExc_ValueError, "floats are of 4 or 8 bytes, not %ld", itemsize);
         return nullptr;
     }
-    if (sizes[1] < 1 || sizes[2] < 1 || sizes[3] < 1 || sizes[4] < 1) {
-        PyErr_Format(PyExc_ValueError, "outer, n, inner and threads must be at least 1, not %ld, %ld, %ld, %ld",
-                     sizes[1], sizes[2], sizes[3], sizes[4]);
+    if (a.threads < 1) {
+        PyErr_Format(PyExc_ValueError, "threads must be at least 1, not %ld", a.threads);
         return nullptr;
     }
-    void* addresses[4] = {};
+    if (a.threads > MOST_THREADS) a.threads = MOST_THREADS;
+    void** addresses[4] = {&a.x, &a.g, &a.out, &a.rows};
     Py_buffer views[4];
     int held = 0;
-    while (held < 4 && address_of(given[1 + held], &addresses[held], &views[held])) held++;
+    while (held < 4 && address_of(given[1 + held], addresses[held], &views[held])) held++;
     bool good = held == 4;
     if (good) {
-        Arguments a{addresses[0], addresses[1], addresses[2], addresses[3],
-                    sizes[1],     sizes[2],     sizes[3],     sizes[4] < MOST_THREADS ? sizes[4] : MOST_THREADS};
-        Run run = runs[sizes[0] == 8][which];
+        Run run = runs[itemsize == 8][which];
         if (a.outer * a.n * a.inner <= FEW) {
             run(a);
         } else {
-            Py_BEGIN_ALLOW_THREADS run(a);
-            Py_END_ALLOW_THREADS
+            PyThreadState* state = PyEval_SaveThread();
+            run(a);
+            PyEval_RestoreThread(state);
         }
     }
     for (int i = 0; i < held; i++)
