@@ -252,6 +252,29 @@ print(json.dumps([anysoft.logsumexp([1.0]), str(anysoft.explain("logsumexp", [1.
     assert _python(program, tmp_path, site) == [42.0, "logsumexp on numpy: a third kernel"]
 
 
+def test_rows_by_address_are_imported_with_their_backend_only(tmp_path: Path) -> None:
+    (tmp_path / "rows.py").write_text(
+        "import anysoft\n"
+        "ROWS = [anysoft.FastPath('logsumexp', name, lambda *_: name) for name in ('first', 'second')]\n"
+        "ONE = anysoft.FastPath('softmax', 'one', lambda *_: 'one')\n"
+    )
+    (tmp_path / "kernels.py").write_text(
+        "import anysoft\n"
+        "def register():\n"
+        "    anysoft.register_fast_path('dask', 'rows:ROWS')\n"
+        "    anysoft.register_fast_path('numpy', 'rows:ONE')\n"
+    )
+    site = _advertise(tmp_path, kernels="kernels:register")
+    program = f"""{WATCH}
+import numpy as np
+one = anysoft.softmax([1.0])
+import dask.array
+found = anysoft.explain("logsumexp", dask.array.ones(3))
+print(json.dumps([one, found.path, anysoft.explain("logsumexp", [1.0]).path]))
+"""
+    assert _python(program, tmp_path, site) == ["one", "first", "numpy kernel"]
+
+
 BROKEN = {
     "no-module": ("no_such_module:BACKEND", "ModuleNotFoundError"),
     "no-attribute": ("broken:NO_SUCH_BACKEND", "AttributeError"),
