@@ -272,7 +272,11 @@ def _adapter(name: str) -> Backend:
                     _add_path(name, path, last=True)
                 _BACKENDS[name] = backend
                 for address in _WAITING.pop(name, ()):
-                    _add_paths_at(name, address)
+                    try:
+                        _add_paths_at(name, address)
+                    except Exception as error:  # noqa: BLE001 - the backend itself is whole
+                        text = f"the rows for {name} at {address!r} failed: {error!r}"
+                        warnings.warn(text, RuntimeWarning, stacklevel=2)
     return _BACKENDS[name]
 
 

@@ -263,16 +263,20 @@ def test_rows_by_address_are_imported_with_their_backend_only(tmp_path: Path) ->
         "def register():\n"
         "    anysoft.register_fast_path('dask', 'rows:ROWS')\n"
         "    anysoft.register_fast_path('numpy', 'rows:ONE')\n"
+        "    anysoft.register_fast_path('numpy', 'rows:TWO')\n"
     )
     site = _advertise(tmp_path, kernels="kernels:register")
     program = f"""{WATCH}
-import numpy as np
-one = anysoft.softmax([1.0])
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    one = anysoft.softmax([1.0])
 import dask.array
 found = anysoft.explain("logsumexp", dask.array.ones(3))
-print(json.dumps([one, found.path, anysoft.explain("logsumexp", [1.0]).path]))
+print(json.dumps([one, found.path, anysoft.explain("logsumexp", [1.0]).path, [str(each.message) for each in caught]]))
 """
-    assert _python(program, tmp_path, site) == ["one", "first", "numpy kernel"]
+    *taken, (message,) = _python(program, tmp_path, site)
+    assert taken == ["one", "first", "numpy kernel"]
+    assert message.startswith("the rows for numpy at 'rows:TWO' failed: AttributeError")
 
 
 BROKEN = {
