@@ -237,7 +237,7 @@ class _Room:
 
     def __init__(self, x: Array) -> None:
         self._buffers = np.empty((2, min(_size(x), x.size)), x.dtype)
-        self.plain = True  # as long as that succeeds
+        self.plain = self.quick = True  # to be tried as long as they succeed
 
     def like(self, piece: Array, which: int) -> Array:
         return self.buffer(which)[: piece.size].reshape(piece.shape)
@@ -400,6 +400,18 @@ def _careful_softmax(x: Array, result: Array, block: _Block, room: _Room) -> Non
         _write(np.divide(e, s[..., : e.shape[2]], out=e), out)
 
 
+def _quick_log_sum(block: _Block, es: list[Array], room: _Room) -> Array | None:
+    """log Σ e of float32 whose largest is 1, where most sums are so large that their roundings do not matter."""
+    rest = block.quick_sum(es[0], room.buffer(0)) - 1.0
+    small = np.less(rest, 6.4)  # a result above −2 cannot afford them
+    count = np.count_nonzero(small)
+    if count > 0.2 * small.size:
+        return None
+    if count:
+        rest[small] = block.largest_and_rest(es, small)[1]
+    return np.log1p(rest)
+
+
 def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) -> None:
     pieces, outs = room.contiguous(block.pieces(x)), block.pieces(result)
     m = block.maximum(pieces)
@@ -408,7 +420,14 @@ def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) ->
         np.subtract(piece, wide[..., : piece.shape[2]], out=room.for_result(out))
         for piece, out in zip(pieces, outs, strict=True)
     ]
-    log_sum = block.side_by_side(_log_sum(block, x.shape[1], room.exponentials(ds, which=1), m, 0.0), x.dtype)
+    exponentials, v = room.exponentials(ds, which=1), None
+    quick = room.quick and x.dtype == FLOAT32 and x.shape[1] >= _LONG
+    if quick and len(ds) == 1 and ds[0] is outs[0]:  # or the room for sums is taken
+        v = _quick_log_sum(block, [*exponentials()], room)
+        room.quick = v is not None
+    if v is None:
+        v = _log_sum(block, x.shape[1], exponentials, m, 0.0)
+    log_sum = block.side_by_side(v, x.dtype)
     for d, out in zip(ds, outs, strict=True):
         _write(np.subtract(d, log_sum[..., : d.shape[2]], out=d), out)
 
