@@ -30,7 +30,6 @@ _SHORT = 32  # a loop of NumPy's over fewer entries costs more to start than to 
 _WIDE = 2048  # and over so many it costs nothing
 _LONG = 512  # entries of a row from which on NumPy's buffers cost more than its loops
 _WORTH = 1 << 15  # entries below which nothing is gained by fewer operations
-_SHARED = 1 << 18  # entries below which threads cost more than they bring
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -449,12 +448,12 @@ def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]
                 count = np.count_nonzero(failed)
                 if count < 0.2 * failed.size:
                     if count:
-                        again(x[block.part], result[block.part], failed, room)
+                        again(x[block.part], result[block.part], failed)
                     return
             room.plain = False  # nor will the next be
         careful(x, result, block, room)
 
-    def again(x: Array, result: Array, which: Array, room: _Room) -> None:
+    def again(x: Array, result: Array, which: Array) -> None:
         rows = np.moveaxis(x, 1, 2)[which][..., None]
         redone = np.empty((len(rows), result.shape[1], 1), x.dtype)
         for block in _blocks(rows):
@@ -463,7 +462,8 @@ def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]
 
     def of_rows(x: Array, result: Array) -> None:
         blocks = list(_blocks(x))
-        rooms = [_Room(x) for _ in range(registry.workers() if x.size >= _SHARED else 1)]
+        # threads cost more than they bring where each has not a block to do
+        rooms = [_Room(x) for _ in range(max(1, min(registry.workers(), x.nbytes // BYTES)))]
         with np.errstate(all="ignore"):
             if x.size > _WORTH:
                 np.setbufsize(_buffer_size(x, blocks[0]))  # until errstate ends
