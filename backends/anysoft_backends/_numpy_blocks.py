@@ -98,7 +98,7 @@ def _without_largest(e: Array) -> tuple[Array, Array]:
     return e[0], rest[0]
 
 
-def _rest_exactly(e: Array) -> tuple[Array, Array]:
+def rest_exactly(e: Array) -> tuple[Array, Array]:
     """`_without_largest` as if the others were added without rounding: what each sum loses is kept. It uses `e` up.
 
     Near 0 a logarithm of the sum can afford no more than one rounding.
@@ -188,7 +188,7 @@ class _Block(NamedTuple):
         """Of the rows so marked."""
         marked = rows.ravel().nonzero()[0]
         separated = (
-            _rest_exactly(
+            rest_exactly(
                 np.take(np.moveaxis(self.apart(e), self.axis, 0).reshape(-1, rows.size), marked, axis=1).astype(
                     FLOAT64, copy=False
                 )
@@ -291,7 +291,7 @@ def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]],
     double, sole = m.dtype == FLOAT64, not block.stretches
     if double and sole and block.axis == 1 and n <= _SHORT:
         (e,) = exponentials()
-        return np.log1p(_rest_exactly(e.swapaxes(0, 1).copy())[1][:, None])
+        return np.log1p(rest_exactly(e.swapaxes(0, 1).copy())[1][:, None])
     if double and sole and block.axis == 2:
         (e,) = exponentials()
         largest, rest = _without_largest_of_rows(e)
