@@ -85,7 +85,7 @@ def logsumexp(
     >>> print(value, sign)
     1.5413248546129183 -1.0
     """
-    backend = _BY_TYPE.get(x.__class__)
+    backend = _BY_TYPE.get(x.__class__)  # the path that most calls take, straight: see Operation.first
     first = None if backend is None else _first.get(backend.name)
     if first is not None and not registry._options_in_use:
         result = first(x, axis, where, b, dtype, keepdims, return_sign)

@@ -91,8 +91,8 @@ class FastPath:
         The framework's own answer with nothing added, which ``options(path="native")`` returns. It raises
         ``LookupError`` for an argument that the framework's function does not have.
     asks_itself : bool
-        `call` returns ``NotImplemented`` wherever `guard` does not say True. The first row of a table is then called at
-        once: to ask and to call are two calls, which a small array feels. `guard` is still what ``explain`` asks.
+        `call` returns ``NotImplemented`` wherever `guard` does not say True, before it computes anything. It is then
+        called at once: to ask and to call are two calls, which a small array feels. Only ``explain`` asks `guard`.
     """
 
     operation: str
@@ -619,7 +619,7 @@ class Operation:
                 return self._raw(backend)(*arguments)
         else:
             for row in self.paths.get(backend.name, ()):
-                if row.call is not None and row.guard(*arguments) is True:
+                if row.call is not None and (row.asks_itself or row.guard(*arguments) is True):
                     result = row.call(*arguments)
                     if result is not NotImplemented:
                         return result
@@ -631,7 +631,7 @@ class Operation:
         """The result by one of the fast paths, for another operation to stand on; or NotImplemented."""
         if not _options_in_use or _path(_THREAD.path) == "auto":
             for row in self.paths.get(backend.name, ()):
-                if row.call is not None and row.guard(*arguments) is True:
+                if row.call is not None and (row.asks_itself or row.guard(*arguments) is True):
                     result = row.call(*arguments)
                     if result is not NotImplemented:
                         return result

@@ -77,7 +77,7 @@ def softmax(
     # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
     plain = temperature.__class__ is float and temperature == 1.0
     temperature = None if plain else checked_temperature(temperature)
-    backend = _BY_TYPE.get(x.__class__)
+    backend = _BY_TYPE.get(x.__class__)  # the path that most calls take, straight: see Operation.first
     first = None if backend is None else _first_softmax.get(backend.name)
     if first is not None and not registry._options_in_use:
         result = first(x, axis, where, temperature, dtype)
@@ -133,7 +133,7 @@ def log_softmax(
     # asked here because most calls are at 1, and one more function would be a tenth of a call's whole price
     plain = temperature.__class__ is float and temperature == 1.0
     temperature = None if plain else checked_temperature(temperature)
-    backend = _BY_TYPE.get(x.__class__)
+    backend = _BY_TYPE.get(x.__class__)  # the path that most calls take, straight: see Operation.first
     first = None if backend is None else _first_log_softmax.get(backend.name)
     if first is not None and not registry._options_in_use:
         result = first(x, axis, where, temperature, dtype)

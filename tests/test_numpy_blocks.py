@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import subprocess
@@ -26,6 +27,8 @@ FORMS: dict[str, tuple[int, int, int]] = {
     "wide columns": (1, 70, 9_000),
 }
 LONG: dict[str, tuple[int, int, int]] = {
+    "longer rows": (300, 1_500, 1),
+    "longer columns": (60, 600, 40),
     "a long row": (2, 300_001, 1),
     "long columns": (1, 40_003, 10),
     "long wide columns": (1, 501, 2_100),
@@ -33,10 +36,17 @@ LONG: dict[str, tuple[int, int, int]] = {
 FUNCTIONS = (anysoft.logsumexp, anysoft.softmax, anysoft.log_softmax)
 
 
-def logits(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-    """Rows of either sign, some dominated by one entry, and rows of infinities and NaN between them."""
+def logits(shape: tuple[int, ...], dtype: Any = np.float64, kind: str = "any") -> Any:
+    """Rows of either sign, some dominated by one entry, and rows of infinities and NaN between them.
+
+    Or else "plain" ones, which need no shift, and between them a few that do.
+    """
     rng = np.random.default_rng(20261125)
-    x = rng.standard_normal(shape) * 5
+    x = rng.standard_normal(shape) * (5 if kind == "any" else 1)
+    if kind == "plain":
+        x[::31, :, ::31] -= 60
+        x[::47, 0, ::47] += 30
+        return np.ascontiguousarray(x, dtype=dtype)
     x += rng.choice([-300.0, -3.0, 0.0, 20.0], size=(shape[0], 1, shape[2]))
     x[:, 0] += rng.choice([0.0, 30.0], size=(shape[0], shape[2]))
     if shape[0] * shape[2] > 20:
@@ -48,10 +58,11 @@ def logits(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
     return np.ascontiguousarray(x, dtype=dtype)
 
 
+@pytest.mark.parametrize("kind", ["any", "plain"])
 @pytest.mark.parametrize("form", FORMS)
-def test_rows_in_blocks_are_as_rows_alone(form: str) -> None:
+def test_rows_in_blocks_are_as_rows_alone(form: str, kind: str) -> None:
     """A row of up to 128 entries alone is summed exactly, in Python's floats."""
-    x = logits(FORMS[form])
+    x = logits(FORMS[form], kind=kind)
     outer, _, inner = x.shape
     some = [(i, j) for i in range(0, outer, max(1, outer // 150)) for j in range(0, inner, max(1, inner // 150))]
     some = some[:: max(1, len(some) // 400)] + [(k // inner, k % inner) for k in (5, 6, 7)]
@@ -62,9 +73,10 @@ def test_rows_in_blocks_are_as_rows_alone(form: str) -> None:
         np.testing.assert_allclose(of_block, alone, rtol=3e-15, atol=2e-14 if f is not anysoft.softmax else 0)
 
 
+@pytest.mark.parametrize("kind", ["any", "plain"])
 @pytest.mark.parametrize("form", [*FORMS, *LONG])
-def test_float32_is_float64_rounded(form: str) -> None:
-    x = logits({**FORMS, **LONG}[form], np.float32)
+def test_float32_is_float64_rounded(form: str, kind: str) -> None:
+    x = logits({**FORMS, **LONG}[form], np.float32, kind)
     wide = x.astype(np.float64)
     got, truth = anysoft.logsumexp(x, axis=1), anysoft.logsumexp(wide, axis=1)
     finite = np.isfinite(truth)
@@ -75,6 +87,25 @@ def test_float32_is_float64_rounded(form: str) -> None:
     assert np.max(np.abs(got[finite] - truth[finite]) / allowed) <= 1
     np.testing.assert_allclose(anysoft.softmax(x, axis=1), anysoft.softmax(wide, axis=1), rtol=2e-5, atol=1e-44)
     np.testing.assert_allclose(anysoft.log_softmax(x, axis=1), anysoft.log_softmax(wide, axis=1), rtol=1e-6, atol=3e-5)
+
+
+@pytest.mark.parametrize("shape", [(30_000, 10), (300, 600), (4_000, 64), (64, 4_000)])
+def test_of_two_that_count_beside_many_that_do_not_no_digit_is_lost(shape: tuple[int, int]) -> None:
+    """Near 0, where the sum of the many must not round once more with each of them."""
+    rng = np.random.default_rng(7)
+    x = np.full(shape, -30.0)
+    x[:, 0], x[:, -1] = rng.uniform(-1, 0.5, (2, shape[0]))
+    some = rng.integers(shape[0], size=150)
+    for layout in (x, np.asfortranarray(x)):
+        got = [(anysoft.logsumexp(layout, axis=1)[some], anysoft.log_softmax(layout, axis=1)[some, 0])]
+        got += [([anysoft.logsumexp(x[i]) for i in some], [anysoft.log_softmax(x[i])[0] for i in some])]
+        for row, value, first in (each for both in got for each in zip(x[some], *both, strict=True)):
+            m = max(row)
+            exact = m + math.log1p(math.fsum([*map(math.exp, row - m), -1.0]))
+            weights = np.exp(row - exact)
+            allowed = 4 * np.spacing(abs(exact)) + 2.3e-16 * float(np.sum(weights * np.abs(row)))
+            assert abs(value - exact) <= allowed
+            np.testing.assert_allclose(first, row[0] - exact, rtol=1e-15, atol=allowed)
 
 
 @pytest.mark.parametrize("n", [31, 70, 40_000])

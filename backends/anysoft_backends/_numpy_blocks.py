@@ -30,7 +30,6 @@ _SHORT = 32  # a loop of NumPy's over fewer entries costs more to start than to 
 _WIDE = 2048  # and over so many it costs nothing
 _LONG = 512  # entries of a row from which on NumPy's buffers cost more than its loops
 _WORTH = 1 << 15  # entries below which nothing is gained by fewer operations
-_SHARED = 1 << 18  # entries below which threads cost more than they bring
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,7 +98,7 @@ def _without_largest(e: Array) -> tuple[Array, Array]:
     return e[0], rest[0]
 
 
-def _rest_exactly(e: Array) -> tuple[Array, Array]:
+def rest_exactly(e: Array) -> tuple[Array, Array]:
     """`_without_largest` as if the others were added without rounding: what each sum loses is kept. It uses `e` up.
 
     Near 0 a logarithm of the sum can afford no more than one rounding.
@@ -189,7 +188,7 @@ class _Block(NamedTuple):
         """Of the rows so marked."""
         marked = rows.ravel().nonzero()[0]
         separated = (
-            _rest_exactly(
+            rest_exactly(
                 np.take(np.moveaxis(self.apart(e), self.axis, 0).reshape(-1, rows.size), marked, axis=1).astype(
                     FLOAT64, copy=False
                 )
@@ -237,7 +236,7 @@ class _Room:
 
     def __init__(self, x: Array) -> None:
         self._buffers = np.empty((2, min(_size(x), x.size)), x.dtype)
-        self.plain = True  # as long as that succeeds
+        self.plain = self.quick = True  # to be tried as long as they succeed
 
     def like(self, piece: Array, which: int) -> Array:
         return self.buffer(which)[: piece.size].reshape(piece.shape)
@@ -292,7 +291,7 @@ def _log_sum(block: _Block, n: int, exponentials: Callable[[], Iterable[Array]],
     double, sole = m.dtype == FLOAT64, not block.stretches
     if double and sole and block.axis == 1 and n <= _SHORT:
         (e,) = exponentials()
-        return np.log1p(_rest_exactly(e.swapaxes(0, 1).copy())[1][:, None])
+        return np.log1p(rest_exactly(e.swapaxes(0, 1).copy())[1][:, None])
     if double and sole and block.axis == 2:
         (e,) = exponentials()
         largest, rest = _without_largest_of_rows(e)
@@ -400,6 +399,18 @@ def _careful_softmax(x: Array, result: Array, block: _Block, room: _Room) -> Non
         _write(np.divide(e, s[..., : e.shape[2]], out=e), out)
 
 
+def _quick_log_sum(block: _Block, es: list[Array], room: _Room) -> Array | None:
+    """log Σ e of float32 whose largest is 1, where most sums are so large that their roundings do not matter."""
+    rest = block.quick_sum(es[0], room.buffer(0)) - 1.0
+    small = np.less(rest, 6.4)  # a result above −2 cannot afford them
+    count = np.count_nonzero(small)
+    if count > 0.2 * small.size:
+        return None
+    if count:
+        rest[small] = block.largest_and_rest(es, small)[1]
+    return np.log1p(rest)
+
+
 def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) -> None:
     pieces, outs = room.contiguous(block.pieces(x)), block.pieces(result)
     m = block.maximum(pieces)
@@ -408,7 +419,14 @@ def _careful_log_softmax(x: Array, result: Array, block: _Block, room: _Room) ->
         np.subtract(piece, wide[..., : piece.shape[2]], out=room.for_result(out))
         for piece, out in zip(pieces, outs, strict=True)
     ]
-    log_sum = block.side_by_side(_log_sum(block, x.shape[1], room.exponentials(ds, which=1), m, 0.0), x.dtype)
+    exponentials, v = room.exponentials(ds, which=1), None
+    quick = room.quick and x.dtype == FLOAT32 and x.shape[1] >= _LONG
+    if quick and len(ds) == 1 and ds[0] is outs[0]:  # or the room for sums is taken
+        v = _quick_log_sum(block, [*exponentials()], room)
+        room.quick = v is not None
+    if v is None:
+        v = _log_sum(block, x.shape[1], exponentials, m, 0.0)
+    log_sum = block.side_by_side(v, x.dtype)
     for d, out in zip(ds, outs, strict=True):
         _write(np.subtract(d, log_sum[..., : d.shape[2]], out=d), out)
 
@@ -430,12 +448,12 @@ def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]
                 count = np.count_nonzero(failed)
                 if count < 0.2 * failed.size:
                     if count:
-                        again(x[block.part], result[block.part], failed, room)
+                        again(x[block.part], result[block.part], failed)
                     return
             room.plain = False  # nor will the next be
         careful(x, result, block, room)
 
-    def again(x: Array, result: Array, which: Array, room: _Room) -> None:
+    def again(x: Array, result: Array, which: Array) -> None:
         rows = np.moveaxis(x, 1, 2)[which][..., None]
         redone = np.empty((len(rows), result.shape[1], 1), x.dtype)
         for block in _blocks(rows):
@@ -444,7 +462,8 @@ def _of_rows(plain: _Plain, careful: _Careful) -> Callable[[Array, Array], None]
 
     def of_rows(x: Array, result: Array) -> None:
         blocks = list(_blocks(x))
-        rooms = [_Room(x) for _ in range(registry.workers() if x.size >= _SHARED else 1)]
+        # threads cost more than they bring where each has not a block to do
+        rooms = [_Room(x) for _ in range(max(1, min(registry.workers(), x.nbytes // BYTES)))]
         with np.errstate(all="ignore"):
             if x.size > _WORTH:
                 np.setbufsize(_buffer_size(x, blocks[0]))  # until errstate ends

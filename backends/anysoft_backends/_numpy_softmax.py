@@ -16,6 +16,7 @@ from anysoft_backends._numpy_blocks import (
     IN_RANGE,
     log_softmax_of_rows,
     logsumexp_of_rows,
+    rest_exactly,
     softmax_of_rows,
     sum_along,
 )
@@ -25,6 +26,7 @@ Array = Any
 _ndarray, _DTYPES = np.ndarray, (FLOAT32, FLOAT64)
 _ONE32, _ONE64 = np.float32(1), np.float64(1)
 _IN_RANGE64 = IN_RANGE[FLOAT64]
+_SOME = 2000  # entries that math.fsum adds as soon as NumPy does without rounding
 _FEW = 128  # entries for which Python's floats are as fast as NumPy, and whose sum math.fsum makes exact
 
 
@@ -83,13 +85,18 @@ def _difference(x: Array, m: Any) -> Array:
         return np.subtract(x, m)
 
 
-def _of_row(x: Array) -> tuple[Any, Array, float]:
-    """Of one row with a finite maximum: that, x − max, and the sum of the exponentials of all other entries."""
-    place = x.argmax()
+def _shifted(x: Array, place: Any, near: float) -> tuple[Array, float]:
+    """x − max and log Σ exp(x − max), of one row whose maximum is at `place`, and finite.
+
+    Where that logarithm is within 1 of `near`, float64 can afford no more than one rounding in all of the sum.
+    """
     shifted = _difference(x, x[place])
     e = np.exp(shifted)
     e[place] = 0
-    return x[place], shifted, float(np.add.reduce(e, dtype=FLOAT64))
+    log_sum = math.log1p(np.add.reduce(e, dtype=FLOAT64))
+    if x.itemsize == 8 and abs(log_sum - near) < 1:
+        log_sum = math.log1p(math.fsum(e.tolist() if e.size <= _SOME else rest_exactly(e)))
+    return shifted, log_sum
 
 
 def _logsumexp_of_row(x: Array) -> Any:
@@ -103,11 +110,11 @@ def _logsumexp_of_row(x: Array) -> Any:
                 values.remove(m)
                 value = m + math.log1p(math.fsum(_exponentials(values, m)))
             return _number(x, value)
-    m = np.maximum.reduce(x)
+    place = x.argmax()  # of the first NaN, if there is one
+    m = float(x[place])
     if not -math.inf < m < math.inf:
-        return m  # NaN, or the infinity that the row comes to
-    m, _, rest = _of_row(x)
-    return _number(x, math.log1p(rest) + float(m))
+        return x[place]  # NaN, or the infinity that the row comes to
+    return _number(x, m + _shifted(x, place, -m)[1])
 
 
 def _softmax_of_row(x: Array) -> Array:
@@ -140,10 +147,11 @@ def _log_softmax_of_row(x: Array) -> Array:
             rest.remove(m)
             log_sum = math.log1p(math.fsum(_exponentials(rest, m)))
             return np.array([v - m - log_sum for v in values], x.dtype)
-    if not -math.inf < np.maximum.reduce(x) < math.inf:
+    place = x.argmax()
+    if not -math.inf < x[place] < math.inf:
         return np.full_like(x, math.nan)
-    _, shifted, rest = _of_row(x)
-    np.subtract(shifted, x.dtype.type(math.log1p(rest)), shifted)
+    shifted, log_sum = _shifted(x, place, 0)
+    np.subtract(shifted, _number(x, log_sum), shifted)
     return shifted
 
 

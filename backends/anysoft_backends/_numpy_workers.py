@@ -8,9 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
-_POOLS: dict[int, ThreadPoolExecutor] = {}  # by how many work, the caller among them
+_POOLS: list[tuple[int, ThreadPoolExecutor]] = []  # one at most, and how many threads it may have
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOLS.clear)  # a forked process has none of the threads
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    if not _POOLS or _POOLS[0][0] < threads:
+        _POOLS[:] = [(threads, ThreadPoolExecutor(threads, "anysoft"))]  # the threads of another end with its work
+    return _POOLS[0][1]
 
 
 def share(work: Callable[[Any, Any], Any], items: Sequence[Any], rooms: list[Any]) -> list[Any]:
@@ -25,7 +31,7 @@ def share(work: Callable[[Any, Any], Any], items: Sequence[Any], rooms: list[Any
         for i, item in waiting:
             results[i] = work(item, room)
 
-    pool = _POOLS.get(len(rooms)) or _POOLS.setdefault(len(rooms), ThreadPoolExecutor(len(rooms) - 1, "anysoft"))
+    pool = _pool(len(rooms) - 1)
     others = [pool.submit(copy_context().run, take, room) for room in rooms[1:]]  # numpy.errstate is in the context
     try:
         take(rooms[0])
