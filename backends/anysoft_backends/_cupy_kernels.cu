@@ -217,6 +217,13 @@ __device__ Row together(State s) {
     return {top.value, rest.high + rest.low};
 }
 
+__device__ Real logsumexp(Row r) {
+    Real value = r.top + log1p(r.rest);
+    // of what cancels, the logarithm's own rounding would be left over; double is slow, but few rows come here
+    if (sizeof(STORED) == 4 && fabs(value) < fabs(r.top) / 4) value = (Real)(r.top + log1p((double)r.rest));
+    return value;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Rows in memory: `count` entries, of which a thread has every LANES-th
 
@@ -312,7 +319,7 @@ offset(Index row, Index middle, Index inner, Index outer_stride, Index middle_st
 
 #define FINISH(found)                                                                                                  \
     if (FUNCTION != LOGSUMEXP) write(x, x_along, out, out_along, count, keep, found);                                  \
-    else if (there && lane() == 0) narrow(found.top + log1p(found.rest), *out);
+    else if (there && lane() == 0) narrow(logsumexp(found), *out);
 
 extern "C" __global__ void __launch_bounds__(BLOCK) whole_rows(PARAMETERS) {
     PLACE

@@ -120,7 +120,8 @@ def layout_of(
     along = _merged(extents[i] for i in order if i in axes) or [Extent(1, 1, 1)]
     if len(kept) > 3 or len(along) > 1:
         return None
-    return Layout(*[Extent(1, 0, 0)] * (3 - len(kept)), *kept, along[0], order)
+    outer, middle, inner = [Extent(1, 0, 0)] * (3 - len(kept)) + kept
+    return Layout(outer, middle, inner, along[0], order)
 
 
 def _merged(extents: Iterable[Extent]) -> list[Extent]:
