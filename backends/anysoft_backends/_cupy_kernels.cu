@@ -141,7 +141,7 @@ __device__ void push(State& s, Real (&v)[CHUNK]) {
     Real highest = v[0];
 #pragma unroll
     for (int i = 1; i < CHUNK; ++i) highest = fmax(highest, v[i]);
-    if (highest > s.top || highest == INFINITE) {
+    if (highest > s.top){
         bool apart = highest <= s.top;
         if (!apart) raise(s, highest);
 #pragma unroll
