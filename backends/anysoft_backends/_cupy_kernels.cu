@@ -141,7 +141,7 @@ __device__ void push(State& s, Real (&v)[CHUNK]) {
     Real highest = v[0];
 #pragma unroll
     for (int i = 1; i < CHUNK; ++i) highest = fmax(highest, v[i]);
-    if (highest > s.top){
+    if (highest > s.top || highest == INFINITE) {
         bool apart = highest <= s.top;
         if (!apart) raise(s, highest);
 #pragma unroll
@@ -196,8 +196,7 @@ template <class T> __device__ T over_team(T mine) {
         mine = joined(mine, shuffled(mine, distance));
     }
     if (TEAM > 32) {
-        __shared__ T of_warp[BLOCK];
-        __syncthreads();  // what was here before has been read
+        __shared__ T of_warp[BLOCK];  // written once: a kernel comes here once for each T
         of_warp[threadIdx.x] = mine;
         __syncthreads();
         const T* team = of_warp + threadIdx.x / TEAM * TEAM + threadIdx.x % 32;
