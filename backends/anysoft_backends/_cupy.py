@@ -1,4 +1,4 @@
-"""CuPy: its own functions for comparison only, because none of them keeps the contract."""
+"""CuPy: kernels of our own, and its own functions for comparison only, because none of them keeps the contract."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import array_api_compat.cupy as xp
 import cupy
 
 from anysoft.registry import Backend, FastPath
+from anysoft_backends import _cupy_kernels as kernels
 
 Array = Any
 
@@ -77,6 +78,9 @@ BACKEND = Backend(
     random_bits=_random_bits,
     may_look=lambda x: False,
     fast_paths=(
+        FastPath("logsumexp", "one-pass kernel", kernels.logsumexp, kernels.why_no_logsumexp),
+        FastPath("softmax", "one-pass kernel", kernels.softmax, kernels.why_no_normalisation),
+        FastPath("log_softmax", "one-pass kernel", kernels.log_softmax, kernels.why_no_normalisation),
         FastPath("logsumexp", "cupyx.scipy.special.logsumexp", None, _refuse_logsumexp, _raw_logsumexp),
         FastPath("softmax", "cupyx.scipy.special.softmax", None, _refuse_softmax, _raw_normalisation("softmax")),
         FastPath(
