@@ -243,3 +243,21 @@ class LogSumExp(torch.autograd.Function):
             return made[0], None
         special = kept[0].isinf().reshape(_reduced_shape(x, axis))
         return formulas.derivative_of_logsumexp(x, special, g, axis, Softmax), None
+
+
+def _differentiable(function: Any, x: Array, axis: int) -> Array:
+    """Of halves in float32, because the derivative is made from the result."""
+    result = formulas.apply(function, x if x.dtype in formulas.WIDE else x.float(), axis)
+    return (result[0] if function is LogSoftmax else result).to(x.dtype)
+
+
+def differentiable_logsumexp(x: Array, axis: int) -> Array:
+    return _differentiable(LogSumExp, x, axis)
+
+
+def differentiable_softmax(x: Array, axis: int) -> Array:
+    return _differentiable(Softmax, x, axis)
+
+
+def differentiable_log_softmax(x: Array, axis: int) -> Array:
+    return _differentiable(LogSoftmax, x, axis)

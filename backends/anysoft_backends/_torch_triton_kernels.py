@@ -15,6 +15,7 @@ What rounds more coarsely than float32 takes the hardware's exp2. What is done o
 
 # Triton runs these functions in a language of its own, which has no types for mypy.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# ruff: noqa: N803 - what is known when a kernel is compiled is written in capitals, as everywhere in Triton
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ DOUBLE = tl.constexpr(2)
 
 # what is written for each entry
 SOFTMAX = tl.constexpr(0)
-LOG_SOFTMAX = tl.constexpr(1)
-GRADIENT = tl.constexpr(2)  # of logsumexp: softmax times the row's cotangent, 0 on dead rows, shared by +inf
+GRADIENT = tl.constexpr(1)  # of logsumexp: softmax times the row's cotangent, 0 on dead rows, shared by +inf
+LOG_SOFTMAX = tl.constexpr(2)
 LOG_SOFTMAX_AND_SOFTMAX = tl.constexpr(3)  # in a dominant entry's place −(sum of the others): see _torch_kernels.py
 
 # numbers kept of a row for what is computed later, in this order
@@ -179,7 +180,9 @@ def _place(tiles, parts, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _read(x_ptr, row_starts, inside, n, begin, end, stride, FORM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr):
+def _read(
+    x_ptr, row_starts, inside, n, begin, end, stride, FORM: tl.constexpr, ROWS: tl.constexpr, LANES: tl.constexpr
+):
     """(m, c, N, rest in two words) of each lane over the columns from `begin` to `end`."""
     dtype: tl.constexpr = tl.float64 if FORM == DOUBLE else tl.float32
     m = tl.full((ROWS, LANES), float("-inf"), dtype)
@@ -188,14 +191,13 @@ def _read(x_ptr, row_starts, inside, n, begin, end, stride, FORM: tl.constexpr, 
     c, exponent = _reference(m, FORM)
     lanes = tl.arange(0, LANES)
     for start in range(begin, end, STEPS * LANES):
-        before = m
         smaller = ()
         for step in tl.static_range(STEPS):
             columns = start + step * LANES + lanes
             mask = inside[:, None] & (columns < n)[None, :]
             x = tl.load(x_ptr + row_starts[:, None] + columns[None, :] * stride, mask=mask, other=float("-inf"))
             x = x.to(dtype)
-            smaller = smaller + (tl.minimum(m, x),)
+            smaller = smaller + (tl.minimum(m, x),)  # noqa: RUF005 - the other form is not of this language
             m = tl.maximum(m, x, propagate_nan=tl.PropagateNan.ALL)
         old, old_exponent = c, exponent
         c, exponent = _reference(m, FORM)
@@ -299,7 +301,7 @@ def _write(
         mask = inside[:, None] & (columns < n)[None, :]
         x = tl.load(x_ptr + x_starts[:, None] + columns[None, :] * x_stride, mask=mask, other=0.0).to(dtype)
         place = out_starts[:, None] + columns[None, :] * out_stride
-        if MODE == LOG_SOFTMAX or MODE == LOG_SOFTMAX_AND_SOFTMAX:
+        if MODE >= LOG_SOFTMAX:
             tl.store(out_ptr + place, (x - high) - low, mask=mask)
         if MODE != LOG_SOFTMAX:
             p = _softmax(x, c, exponent, inverse, FORM)
@@ -314,7 +316,7 @@ def _write(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is launched. Rows are numbered batch by batch; those of a batch are `row` numbers apart, and its columns `stride`.
+# What is launched. Rows are numbered batch by batch; batches, rows and columns are `batch`, `row` and `stride` apart.
 
 
 @triton.jit
