@@ -38,6 +38,12 @@ KEPT = tl.constexpr(5)  # its maximum; its logsumexp in two words; 1/sum; −(al
 
 STEPS = tl.constexpr(8)  # numbers that a lane takes at a time
 
+# P of each form, and 2^-P: terms reach down to 2^-(P + 126) or 2^-(P + 1022), and more of them than memory holds add up
+_P_HALF, _P_SINGLE, _P_DOUBLE = tl.constexpr(64), tl.constexpr(96), tl.constexpr(900)
+_UNSCALED_HALF = tl.constexpr(2.0**-64)
+_UNSCALED_SINGLE = tl.constexpr(2.0**-96)
+_UNSCALED_DOUBLE = tl.constexpr(2.0**-900)
+
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
 # log 2 in two words, the first with so few bits that its product with an exponent is exact
@@ -94,18 +100,22 @@ def _power(k, FORM: tl.constexpr):
 
 @triton.jit
 def _mantissa(d, n, FORM: tl.constexpr):
-    """exp(d)/2^n."""
+    """exp(d)/2^n, in float64 to little more than half an ulp."""
     if FORM == DOUBLE:
-        r = (d - n * _LN2_HIGH_DOUBLE) - n * _LN2_LOW_DOUBLE
+        near, far = d - n * _LN2_HIGH_DOUBLE, n * _LN2_LOW_DOUBLE
+        r = near - far
         q = r * 0.0 + _EXP_DOUBLE[0]
         for i in tl.static_range(1, 12):
             q = q * r + _EXP_DOUBLE[i]
+        high = 1.0 + r
+        e = high + ((r * r) * q + ((r - (high - 1.0)) + ((near - r) - far)))
     else:
         r = (d - n * _LN2_HIGH_SINGLE) - n * _LN2_LOW_SINGLE
         q = r * 0.0 + _EXP_SINGLE[0]
         for i in tl.static_range(1, 5):
             q = q * r + _EXP_SINGLE[i]
-    return (r * r) * q + r + 1.0
+        e = (r * r) * q + r + 1.0
+    return e
 
 
 @triton.jit
@@ -131,11 +141,11 @@ def _least(n, FORM: tl.constexpr):
 def _term(x, c, n, least, FORM: tl.constexpr):
     """exp(x − c)·2^(P − n)."""
     if FORM == HALF:
-        e = tl.exp2((x - c) * _LOG2E + 64.0)
+        e = tl.exp2((x - c) * _LOG2E + _P_HALF)
     else:
         d = tl.maximum(x - c, least)
         i, k = _exponent(d, FORM)
-        e = _mantissa(d, i, FORM) * _power(k - n + (900 if FORM == DOUBLE else 96), FORM)
+        e = _mantissa(d, i, FORM) * _power(k - n + (_P_DOUBLE if FORM == DOUBLE else _P_SINGLE), FORM)
     return e
 
 
@@ -217,7 +227,8 @@ def _read(
 @triton.jit
 def _merge(m, s, FORM: tl.constexpr, LANES: tl.constexpr):
     """One (m, rest) of each row; NaN where a lane has one."""
-    top = tl.max(m, 1)
+    is_nan = tl.max((m != m).to(tl.int32), 1)
+    top = tl.max(tl.where(m != m, float("-inf"), m), 1)
     c, n = _reference(m, FORM)
     top_c, top_n = _reference(top, FORM)
     top_c, top_n = top_c[:, None], top_n[:, None]
@@ -225,7 +236,6 @@ def _merge(m, s, FORM: tl.constexpr, LANES: tl.constexpr):
     owner = tl.min(tl.where(m == top[:, None], lanes, LANES), 1)
     others = _term(m, top_c, top_n, _least(top_n, FORM), FORM).to(tl.float64)
     s = _rescaled(s, c - top_c, n - top_n, FORM) + tl.where(lanes == owner[:, None], 0.0, others)
-    is_nan = tl.max((m != m).to(tl.int32), 1)
     return tl.where(is_nan > 0, float("nan"), top), tl.sum(s, 1)
 
 
@@ -235,11 +245,11 @@ def _of_rows(m, s, FORM: tl.constexpr):
     c, n = _reference(m, FORM)
     if FORM == HALF:
         largest = tl.full(s.shape, 1.0, tl.float64)
-        scale = 5.421010862427522e-20  # 2^-P
+        unscaled = _UNSCALED_HALF
     else:
         largest = _mantissa(m.to(tl.float64) - c.to(tl.float64), n.to(tl.float64), DOUBLE)
-        scale = 1.183052186166775e-271 if FORM == DOUBLE else 1.262177448353619e-29
-    s = s * scale
+        unscaled = _UNSCALED_DOUBLE if FORM == DOUBLE else _UNSCALED_SINGLE
+    s = s * unscaled
     rest = s / largest
     log = _log1p(rest)
     finite = tl.abs(m) < float("inf")
@@ -249,14 +259,14 @@ def _of_rows(m, s, FORM: tl.constexpr):
     high = m + log
     z = high - m
     low = (m - (high - z)) + (log - z)
-    inverse = (1.0 / (s + largest)) * (scale if FORM == HALF else 1.0)
+    inverse = (1.0 / (s + largest)) * (unscaled if FORM == HALF else 1.0)
     return value, high, low, inverse.to(m.dtype) + undefined, (-(rest / (1.0 + rest))).to(m.dtype)
 
 
 @triton.jit
 def _softmax(x, c, n, inverse, FORM: tl.constexpr):
     if FORM == HALF:
-        p = tl.exp2((x - c) * _LOG2E + 64.0) * inverse
+        p = tl.exp2((x - c) * _LOG2E + _P_HALF) * inverse
     else:
         d = tl.maximum(x - c, _least(n, FORM))
         i, k = _exponent(d, FORM)
