@@ -101,9 +101,9 @@ def _triton_works(device: torch.device) -> bool | str:
         return "triton is not installed"
     if torch.version.hip is not None:
         return "Triton's kernels have been held to the contract on CUDA only, not on ROCm"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return f"Triton's kernels need compute capability 8.0, and {torch.cuda.get_device_name(device)} is older"
     try:
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return f"Triton's kernels need compute capability 8.0, and {torch.cuda.get_device_name(device)} is older"
         from anysoft_backends import _torch_triton
 
         _torch_triton.logsumexp(torch.zeros(1, device=device), 0)

@@ -62,7 +62,8 @@ class Plan(NamedTuple):
 
     def launch(self, kernel: Any, programs: int, *arguments: Any, **options: Any) -> None:
         """Run a kernel on the device of its first argument."""
-        with torch.cuda.device_of(arguments[0]):
+        device_of: Any = torch.cuda.device_of  # which has no types
+        with device_of(arguments[0]):
             kernel[(programs,)](*arguments, **options, num_warps=self.warps)
 
 

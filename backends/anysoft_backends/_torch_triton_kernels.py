@@ -14,7 +14,7 @@ What rounds more coarsely than float32 takes the hardware's exp2. What is done o
 """
 
 # Triton runs these functions in a language of its own, which has no types for mypy.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, assignment, misc"
 # ruff: noqa: N803 - what is known when a kernel is compiled is written in capitals, as everywhere in Triton
 
 from __future__ import annotations
@@ -260,7 +260,8 @@ def _of_rows(m, s, FORM: tl.constexpr):
     z = high - m
     low = (m - (high - z)) + (log - z)
     inverse = (1.0 / (s + largest)) * (unscaled if FORM == HALF else 1.0)
-    return value, high, low, inverse.to(m.dtype) + undefined, (-(rest / (1.0 + rest))).to(m.dtype)
+    minus = rest * -1.0 / (1.0 + rest)  # Triton's −x is 0 − x, and has no −0
+    return value, high, low, inverse.to(m.dtype) + undefined, minus.to(m.dtype)
 
 
 @triton.jit
@@ -306,8 +307,8 @@ def _write(
         m[:, None], high[:, None], low[:, None], inverse[:, None], minus[:, None], infinite[:, None]
     )  # fmt: skip
     c, exponent = _reference(m, FORM)
-    for start in range(begin, end, LANES):
-        columns = start + tl.arange(0, LANES)
+    for start in range(begin, end, 4 * LANES):
+        columns = start + tl.arange(0, 4 * LANES)
         mask = inside[:, None] & (columns < n)[None, :]
         x = tl.load(x_ptr + x_starts[:, None] + columns[None, :] * x_stride, mask=mask, other=0.0).to(dtype)
         place = out_starts[:, None] + columns[None, :] * out_stride
