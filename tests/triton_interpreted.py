@@ -114,7 +114,7 @@ def test_results_near_zero() -> None:
     assert ours.log_softmax(large, -1).tolist() == [[-4.248354255291589e-18, -40.0]]
 
 
-@pytest.mark.parametrize(("dtype", "parts"), [(torch.float64, 1), (torch.float32, 3), (torch.float16, 1)])
+@pytest.mark.parametrize(("dtype", "parts"), [(torch.float64, 1), (torch.float32, 2)])
 def test_special_values(dtype: torch.dtype, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     _plan(monkeypatch, parts)
     heads = [[-inf, -inf], [inf, 0.0], [inf, inf], [nan, 0.0], [nan, inf], [nan, -inf], [inf, -inf], [0.0, -inf]]

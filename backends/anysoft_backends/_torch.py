@@ -1,4 +1,4 @@
-"""PyTorch: its fused CPU and CUDA kernels where they keep the contract, which is without autograd."""
+"""PyTorch: its fused kernels where they keep the contract, without autograd; else ours, on the CPU and on CUDA."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ from anysoft_backends._torch_guards import (
 )
 
 Array = Any
-
-
-# Which kernel a guard asks for. The last argument is no part of a call, which is by position.
+# what a guard asks of the kernel that it guards: its last argument, which no call of it has
 Why = Callable[[Array, int], bool | str]
 
 

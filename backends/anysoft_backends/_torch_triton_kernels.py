@@ -38,7 +38,7 @@ KEPT = tl.constexpr(5)  # its maximum; its logsumexp in two words; 1/sum; −(al
 
 STEPS = tl.constexpr(8)  # numbers that a lane takes at a time
 
-# P of each form, and 2^-P: terms reach down to 2^-(P + 126) or 2^-(P + 1022), and more of them than memory holds add up
+# P of each form, and 2^-P: terms reach down to 2^-(P + 126), or 2^-(P + 1022), and no number of them overflows
 _P_HALF, _P_SINGLE, _P_DOUBLE = tl.constexpr(64), tl.constexpr(96), tl.constexpr(900)
 _UNSCALED_HALF = tl.constexpr(2.0**-64)
 _UNSCALED_SINGLE = tl.constexpr(2.0**-96)
@@ -260,7 +260,7 @@ def _of_rows(m, s, FORM: tl.constexpr):
     z = high - m
     low = (m - (high - z)) + (log - z)
     inverse = (1.0 / (s + largest)) * (unscaled if FORM == HALF else 1.0)
-    minus = rest * -1.0 / (1.0 + rest)  # Triton's −x is 0 − x, and has no −0
+    minus = rest * tl.where(finite, -1.0, float("nan")) / (1.0 + rest)  # Triton's −x is 0 − x, and has no −0
     return value, high, low, inverse.to(m.dtype) + undefined, minus.to(m.dtype)
 
 
@@ -282,7 +282,7 @@ def _softmax(x, c, n, inverse, FORM: tl.constexpr):
 def _count_infinite(x_ptr, starts, inside, n, stride, ROWS: tl.constexpr, LANES: tl.constexpr):
     count = tl.zeros((ROWS, LANES), tl.float32)
     for start in range(0, n, LANES):
-        columns = start + tl.arange(0, LANES)
+        columns = start + tl.arange(0, LANES).to(tl.int64)
         mask = inside[:, None] & (columns < n)[None, :]
         x = tl.load(x_ptr + starts[:, None] + columns[None, :] * stride, mask=mask, other=0.0)
         count += tl.where(x == float("inf"), 1.0, 0.0)
@@ -301,7 +301,8 @@ def _write(
     share = inverse
     if MODE == GRADIENT:
         if tl.max(infinite.to(tl.int32), 0) > 0:
-            share = 1.0 / _count_infinite(x_ptr, x_starts, inside, n, x_stride, ROWS, LANES).to(dtype)
+            count = _count_infinite(x_ptr, x_starts, inside, n, x_stride, ROWS, LANES)
+            share = (1.0 / count.to(tl.float64)).to(dtype)  # of float32, / is only about right
         share = (share * g)[:, None]
     m, high, low, inverse, minus, infinite = (
         m[:, None], high[:, None], low[:, None], inverse[:, None], minus[:, None], infinite[:, None]
