@@ -1,7 +1,9 @@
-"""PyTorch: its fused CPU and CUDA kernels where they keep the contract, which is without autograd."""
+"""PyTorch: its fused kernels where they keep the contract, without autograd; else ours, on the CPU and on CUDA."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,23 +21,27 @@ from anysoft_backends._torch_guards import (
     stop_gradient,
     transforms,
     usual,
+    why_no_derivative,
     why_no_kernel,
+    why_no_triton,
     why_not,
 )
 
 Array = Any
+# what a guard asks of the kernel that it guards: its last argument, which no call of it has
+Why = Callable[[Array, int], bool | str]
 
 
 def _guard_logsumexp(
-    x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool
+    x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool, why: Why = why_no_kernel
 ) -> bool | str:
     axis = 0 if axis is None else axis
     plain = where is None and b is None and dtype is None and not return_sign
-    if plain and fits_kernel(x, axis):
+    if plain and why is why_no_kernel and fits_kernel(x, axis):
         return True
     if not plain or not (usual(x, axis) and may_look()):
         return why_not(x, axis, where, b, dtype, return_sign)
-    return why_no_kernel(x, axis)
+    return why(x, axis)
 
 
 def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
@@ -43,6 +49,8 @@ def _guard_softmax(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any
         return why_not(x, axis, where, temperature, dtype)
     if x.dtype in kernels.WIDE and (x.is_cpu or (x.numel() > kernels.LANES and x.shape[axis] > kernels.LANES)):
         return "torch.softmax breaks the contract: with AVX-512 near 1, on long rows everywhere (67 ulp at 300 entries)"
+    if x.is_cuda and x.dtype not in kernels.WIDE and why_no_triton(x, axis) is True:
+        return "of halves torch.softmax is taken in float32, which writes and reads three times the bytes"
     return True
 
 
@@ -52,13 +60,15 @@ def _guard_softmax_kernel(x: Array, axis: Any, where: Any, temperature: Any, dty
     return _guard_kernel(x, axis, where, temperature, dtype)
 
 
-def _guard_kernel(x: Array, axis: Any, where: Any, temperature: Any, dtype: Any) -> bool | str:
+def _guard_kernel(
+    x: Array, axis: Any, where: Any, temperature: Any, dtype: Any, why: Why = why_no_kernel
+) -> bool | str:
     plain = where is None and temperature is None and dtype is None
-    if plain and fits_kernel(x, axis):
+    if plain and why is why_no_kernel and fits_kernel(x, axis):
         return True
     if not plain or not (usual(x, axis) and may_look()):
         return why_not(x, axis, where, temperature, dtype)
-    return why_no_kernel(x, axis)
+    return why(x, axis)
 
 
 def _guard_sums(x: Array, axes: tuple[int, ...]) -> bool | str:
@@ -75,7 +85,9 @@ def _sums(x: Array, axes: tuple[int, ...]) -> Any:
     return tuple(each.reshape((1,) * x.ndim) for each in kernels.sums(x.reshape(-1), 0))
 
 
-def _guard_derivative(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any) -> bool | str:
+def _guard_derivative(
+    x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduction: Any, why: Why = why_no_derivative
+) -> bool | str:
     """The written derivatives are for plain reverse mode; torch.func and forward mode take the generic formula's."""
     return_sign = bool(reduction and reduction[1])
     axis = 0 if axis is None and reduction else axis
@@ -87,9 +99,7 @@ def _guard_derivative(x: Array, axis: Any, where: Any, option: Any, dtype: Any, 
         return "there is nothing to differentiate"
     if transforms() is not None or forward_ad._current_level >= 0:
         return "torch.func's transforms and forward mode take the derivatives of the generic formula"
-    if x.dtype not in kernels.WIDE:
-        return f"the derivative is made from the result, which {x.dtype} rounds too far"
-    return why_no_kernel(x, axis)
+    return why(x, axis)
 
 
 def _refuse_log_softmax(x: Array, axis: Any, *_: Any) -> str:
@@ -137,6 +147,39 @@ def _log_softmax(x: Array, axis: int, where: Any, temperature: Any, dtype: Any) 
     if x.dtype in kernels.WIDE:
         return kernels.log_softmax(x, axis)
     return kernels.log_softmax(x.float(), axis).to(x.dtype)
+
+
+def _triton(name: str) -> Callable[[Array, int], Array]:
+    """A function of the module that is imported, with Triton, by the first call."""
+
+    def call(x: Array, axis: int) -> Array:
+        from anysoft_backends import _torch_triton
+
+        return getattr(_torch_triton, name)(x, axis)
+
+    return call
+
+
+def _triton_logsumexp(x: Array, axis: Any, where: None, b: None, dtype: None, keepdims: bool, *_: Any) -> Array:
+    name = "differentiable_logsumexp" if x.requires_grad and torch.is_grad_enabled() else "logsumexp"
+    value = _triton(name)(x.reshape(-1) if axis is None else x, axis or 0)
+    if axis is None:
+        return value.reshape((1,) * x.ndim if keepdims else ())
+    return value if keepdims else value.squeeze(axis)
+
+
+def _triton_paths(operation: str) -> tuple[FastPath, FastPath]:
+    call, differentiable = _triton(operation), _triton(f"differentiable_{operation}")
+    guard, guard_derivative = (functools.partial(g, why=why_no_triton) for g in (_guard_kernel, _guard_derivative))
+    return (
+        FastPath(operation, "Triton kernel", lambda x, axis, *_: call(x, axis), guard),
+        FastPath(
+            operation,
+            "Triton kernel, own derivative",
+            lambda x, axis, *_: differentiable(x, axis),
+            guard_derivative,
+        ),
+    )
 
 
 def _raw_logsumexp(x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdims: bool, return_sign: bool) -> Array:
@@ -188,6 +231,15 @@ BACKEND = Backend(
             _differentiable_logsumexp,
             _guard_derivative,
         ),
+        FastPath(
+            "logsumexp", "Triton kernel", _triton_logsumexp, functools.partial(_guard_logsumexp, why=why_no_triton)
+        ),
+        FastPath(
+            "logsumexp",
+            "Triton kernel, own derivative",
+            _triton_logsumexp,
+            functools.partial(_guard_derivative, why=why_no_triton),
+        ),
         FastPath("softmax", "torch kernel", _softmax_kernel, _guard_softmax_kernel, asks_itself=True),
         FastPath("softmax", "torch.softmax", _softmax, _guard_softmax, _raw_normalisation("softmax")),
         FastPath(
@@ -196,6 +248,7 @@ BACKEND = Backend(
             lambda x, axis, *_: kernels.apply(kernels.Softmax, x, axis),
             _guard_derivative,
         ),
+        *_triton_paths("softmax"),
         FastPath("log_softmax", "torch kernel", _log_softmax, _guard_kernel, asks_itself=True),
         FastPath(
             "log_softmax",
@@ -203,6 +256,7 @@ BACKEND = Backend(
             lambda x, axis, *_: kernels.apply(kernels.LogSoftmax, x, axis)[0],
             _guard_derivative,
         ),
+        *_triton_paths("log_softmax"),
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
         FastPath("LogSumExp.sums", "torch kernel", _sums, _guard_sums),
         *_torch_elementwise.PATHS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import Any
 
 import torch
@@ -88,6 +90,38 @@ def why_no_kernel(x: Array, axis: int) -> bool | str:
         return "this path looks at values to decide, which on a GPU is a synchronisation"
     if x.ndim == 0 or x.numel() == 0 or not -x.ndim <= axis < x.ndim:
         return "this path needs at least one axis and one element"
+    return True
+
+
+def why_no_derivative(x: Array, axis: int) -> bool | str:
+    if x.dtype not in kernels.WIDE:
+        return f"the derivative is made from the result, which {x.dtype} rounds too far"
+    return why_no_kernel(x, axis)
+
+
+def why_no_triton(x: Array, axis: int) -> bool | str:
+    if not x.is_cuda:
+        return f"Triton's kernels are for CUDA, and this tensor is on {x.device}"
+    if x.ndim == 0 or x.numel() == 0 or not -x.ndim <= axis < x.ndim:
+        return "this path needs at least one axis and one element"
+    return _triton_works(x.device)
+
+
+@functools.cache
+def _triton_works(device: torch.device) -> bool | str:
+    """Tried once: it needs a compiler for C, and may be of another version than this PyTorch knows."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if torch.version.hip is not None:
+        return "Triton's kernels have been held to the contract on CUDA only, not on ROCm"
+    try:
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return f"Triton's kernels need compute capability 8.0, and {torch.cuda.get_device_name(device)} is older"
+        from anysoft_backends import _torch_triton
+
+        _torch_triton.logsumexp(torch.zeros(1, device=device), 0)
+    except Exception as error:  # noqa: BLE001 - whatever it is, there is another path
+        return f"Triton does not work here: {error}"
     return True
 
 

@@ -246,6 +246,10 @@ _is_batched = torch._C._functorch.is_legacy_batchedtensor  # by torch.autograd.g
 
 
 def _in_place(*arrays: Array) -> bool:
+    return arrays[0].is_cpu and differentiates_no_more(*arrays)
+
+
+def differentiates_no_more(*arrays: Array) -> bool:
     """Whether nothing will differentiate or batch a derivative."""
     return (
         not torch.is_grad_enabled()
@@ -383,12 +387,12 @@ class LogSumExp(Function):
             shift = _shift(x.amax(axis, keepdim=True)) if ctx.shifted else None
             e = x.exp() if shift is None else torch.sub(x, shift).exp_()
             return e.mul_(factor), None
-        return _logsumexp_derivative(x, g, special, axis), None
+        return derivative_of_logsumexp(x, special, g, axis, Softmax), None
 
 
-def _logsumexp_derivative(x: Array, g: Array, special: Array, axis: int) -> Array:
-    """As a formula; `special` are the rows that are dead, or have +inf in them."""
-    p = apply(Softmax, torch.where(special, 0.0, x), axis)
+def derivative_of_logsumexp(x: Array, special: Array, g: Array, axis: int, softmax: Any) -> Array:
+    """Which can be differentiated; `special` are the rows whose result is infinite."""
+    p = apply(softmax, torch.where(special, 0.0, x), axis)
     highest = (x == math.inf).to(x.dtype)
     share = highest / highest.sum(axis, keepdim=True).clamp(min=1)
     return torch.where(special, share, p) * g

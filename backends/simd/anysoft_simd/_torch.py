@@ -193,7 +193,8 @@ class LogSumExp(Function):
     def backward(ctx: Any, g: Array) -> tuple[Array, None]:
         (x, rows), axis = ctx.saved_tensors, ctx.axis
         if not formulas._in_place(x, g):
-            return formulas._logsumexp_derivative(x, g, rows[:, 0].isinf().reshape(g.shape), axis), None
+            special = rows[:, 0].isinf().reshape(g.shape)
+            return formulas.derivative_of_logsumexp(x, special, g, axis, Softmax), None
         return _run(kernels.logsumexp_derivative, x, g.contiguous(), torch.empty_like(x), rows, axis), None
 
 
