@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import time
@@ -119,6 +120,19 @@ def test_all_that_is_compared_computes_the_same(name: str) -> None:
                 assert set(found) == {OURS, "native", "formula"}
                 for value in found.values():
                     np.testing.assert_allclose(one.host(value), one.host(found[OURS]), rtol=1e-10, atol=1e-15)
+
+
+def test_beside_cupy_stand_torch_and_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy stands for CuPy here, whose names these are."""
+    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    one = dataclasses.replace(_framework("numpy"), name="cupy", device="cuda:0")
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    for function in bench.FUNCTIONS:
+        calls = dict(bench.contenders(one, "forward", function, x, 0))
+        assert {"torch", "read", "copy"} < set(calls)
+        calls["copy"]()
+        np.testing.assert_allclose(calls["torch"]().numpy(), calls[OURS](), rtol=1e-12)
 
 
 def test_a_page_of_slow_and_fast_peers_has_one_scale() -> None:

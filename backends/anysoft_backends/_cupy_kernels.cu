@@ -196,8 +196,7 @@ template <class T> __device__ T over_team(T mine) {
         mine = joined(mine, shuffled(mine, distance));
     }
     if (TEAM > 32) {
-        __shared__ T of_warp[BLOCK];
-        __syncthreads();  // what was here before has been read
+        __shared__ T of_warp[BLOCK];  // written once: a kernel comes here once for each T
         of_warp[threadIdx.x] = mine;
         __syncthreads();
         const T* team = of_warp + threadIdx.x / TEAM * TEAM + threadIdx.x % 32;

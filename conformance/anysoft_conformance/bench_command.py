@@ -117,7 +117,8 @@ def show(bench: "Bench", console: "Console") -> None:
     )
     console.print(
         Text.assemble(
-            ("Floor", "bold"), " is anysoft's time over that of reading the input once, and of one exp over it"
+            ("Floor", "bold"),
+            " is anysoft's time over that of reading the input once, of one exp over it, and on a GPU of a copy",
         )
     )
     for place, timings in by_place(bench).items():
@@ -170,16 +171,20 @@ def once(bench: "Bench") -> list[str]:
 def _table(timings: "list[Timing]") -> "Table":
     from rich.table import Table
 
+    from anysoft_conformance.bench import FLOORS, PEERS
+
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("\nfunction", width=11)
     table.add_column("\nshape", width=19)
     table.add_column("\ndtype", width=8)
     table.add_column("\nanysoft", justify="right", width=8)
-    table.add_column("\nnative", justify="right", width=17)
-    table.add_column("\nformula", justify="right", width=17)
-    floors = any("read" in timing.measured for timing in timings)
-    for name in ("floor\nread", "floor\nexp") if floors else ():
-        table.add_column(name, justify="right", width=6)
+    present = {name for timing in timings for name in timing.measured}
+    peers = [name for name in PEERS if name in present]
+    floors = [name for name in FLOORS if name in present]
+    for name in peers:
+        table.add_column(f"\n{name}", justify="right", width=17)
+    for name in floors:
+        table.add_column(f"floor\n{name}", justify="right", width=6)
     last = ""
     for timing in timings:
         found = timing.measured
@@ -188,9 +193,8 @@ def _table(timings: "list[Timing]") -> "Table":
             str(timing.size),
             timing.dtype,
             duration(timing.seconds),
-            _ratio(found.get("native")),
-            _ratio(found.get("formula")),
-            *((_floor(found.get("read")), _floor(found.get("exp"))) if floors else ()),
+            *(_ratio(found.get(name)) for name in peers),
+            *(_floor(found.get(name)) for name in floors),
         )
         last = timing.function
     return table

@@ -6,12 +6,10 @@ import math
 from html import escape
 
 import anysoft
-from anysoft_conformance.bench import FLOORS, OURS, Bench, Place, Timing
+from anysoft_conformance.bench import FLOORS, OURS, PEERS, Bench, Place, Timing
 from anysoft_conformance.bench_command import by_place, duration, number, once, title
 from anysoft_conformance.document import document
 from anysoft_conformance.page import Axis, scale
-
-_PEERS = ("native", "formula")
 
 
 def render(bench: Bench) -> str:
@@ -46,11 +44,13 @@ def _section(bench: Bench, place: Place, timings: list[Timing]) -> str:
                 f"{scale(axis, 'GB of input a second', most=4)}</div>"
             )
     floors = any(name in timing.measured for timing in timings for name in FLOORS)
-    limits = "<span>┃ reading the input once, and one exp over it</span>" if floors else ""
+    limits = "<span>┃ reading the input once, one exp over it, and on a GPU a copy</span>" if floors else ""
+    torch = any("torch" in timing.measured for timing in timings)
+    other = '<span class="torch">● PyTorch</span>' if torch else ""
     return (
         f'<section class="speed"><h2>{escape(title(bench, place))}</h2><p class="legend">'
         f'<span class="anysoft">● anysoft</span><span class="native">● native</span><span>○ plain formula</span>'
-        f'{limits}</p><div class="panels free">{"".join(panels)}</div></section>\n'
+        f'{other}{limits}</p><div class="panels free">{"".join(panels)}</div></section>\n'
     )
 
 
@@ -65,7 +65,7 @@ def _strip(timing: Timing, axis: Axis) -> str:
         for p in range(axis.low, axis.high + 1)
     )
     marks = []
-    for name in (*FLOORS, *reversed(_PEERS), OURS):
+    for name in (*FLOORS, *reversed(PEERS), OURS):
         if (one := timing.measured.get(name)) is None:
             continue
         x = axis.at(_speed(timing, one.seconds))
@@ -78,7 +78,7 @@ def _strip(timing: Timing, axis: Axis) -> str:
 
 
 def _spoken(timing: Timing) -> str:
-    ratios = [f"{number(timing.measured[name].ratio)} times {name}" for name in _PEERS if name in timing.measured]
+    ratios = [f"{number(timing.measured[name].ratio)} times {name}" for name in PEERS if name in timing.measured]
     return escape(f"{timing.function} {timing.size}: {duration(timing.seconds)}; {', '.join(ratios)}")
 
 
@@ -89,7 +89,7 @@ def _numbers(bench: Bench) -> str:
         "shape",
         "dtype",
         "anysoft",
-        *_PEERS,
+        *PEERS,
         *(f"floor: {name}" for name in FLOORS),
         "rounds",
     )
@@ -105,7 +105,7 @@ def _numbers(bench: Bench) -> str:
             duration(timing.seconds),
             *(
                 f"{number(one.ratio)} ({number(one.low)}–{number(one.high)})" if (one := found.get(name)) else "–"
-                for name in _PEERS
+                for name in PEERS
             ),
             *(number(1 / one.ratio) if (one := found.get(name)) else "–" for name in FLOORS),
             str(timing.rounds),
