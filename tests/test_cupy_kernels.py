@@ -88,7 +88,7 @@ def on_cpu(libraries: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
         return np.full(shape, 255, np.uint8) if dtype == "uint8" else np.full(shape, np.nan, dtype)
 
     monkeypatch.setattr(kernels, "cupy", SimpleNamespace(empty=empty))
-    monkeypatch.setattr(kernels, "_processors", lambda device: 4)
+    monkeypatch.setattr(kernels, "_processors", lambda device: 16)
     monkeypatch.setattr(kernels, "_kernel", lambda *kind: _Kernel(libraries, *kind))
 
 
@@ -126,6 +126,36 @@ def test_a_maximum_with_almost_no_mass() -> None:
     condition = p * (np.abs(wide) * (1 - 2 * p) + p @ np.abs(wide))
     allowed = 4 * np.spacing(p.astype(np.float32)) + np.finfo(np.float32).eps * condition
     assert (np.abs(_call("softmax")(x) - p) <= allowed).all()
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_many_small_terms_beside_two_large_ones() -> None:
+    """One large term is kept apart; to the other, in one word, none of the small ones could be added."""
+    x = np.broadcast_to(np.linspace(-20, -17, 64, dtype=np.float32), (20_000, 64)).copy()
+    x[:2] = 0
+    truth = np.log(2 + (len(x) - 2) * np.exp(x[2].astype(np.float64)))
+    assert np.abs(_call("logsumexp")(x, 0) - truth).max() <= 4 * np.spacing(np.float32(0.7))
+
+
+@pytest.mark.parametrize("n", [3, 300, 70_000])
+@pytest.mark.usefixtures("on_cpu")
+def test_special_values_wherever_they_are(n: int) -> None:
+    x = np.random.default_rng(4).normal(size=(7, n)).astype(np.float32)
+    x[0] = -np.inf
+    x[1, ::2] = np.inf
+    x[2, -1] = np.nan
+    x[3, [0, -1]], x[3, n // 2] = np.inf, np.nan
+    x[4, :-1], x[4, -1] = -np.inf, np.nan
+    x[5, :-1] = -np.inf
+    x[6] = largest = np.finfo(np.float32).max
+    expected = [-np.inf, np.inf, np.nan, np.nan, np.nan, x[5, -1], largest]
+    np.testing.assert_array_equal(_call("logsumexp")(x, -1), expected)
+    np.testing.assert_array_equal(_call("logsumexp")(x.T.copy(), 0), expected)
+    p, logs = _call("softmax")(x, -1), _call("log_softmax")(x, -1)
+    assert np.isnan([p[:5], logs[:5]]).all()
+    np.testing.assert_array_equal(p[5], x[5] > -np.inf)
+    np.testing.assert_array_equal(logs[5], np.where(x[5] > -np.inf, 0, -np.inf))
+    np.testing.assert_allclose(p[6], 1 / n, rtol=1e-6)
 
 
 def _layouts() -> dict[str, Array]:
