@@ -17,18 +17,19 @@ using std::fma;
 using std::fmax;
 using std::fmin;
 
-// CUDA's exp and log1p are within an ulp of the truth, and so these are: one of the two numbers beside it, either.
-template <class T, class Wide> static T beside(Wide truth) {
-    static unsigned drawn = 1;
+// CUDA's exp and log1p of a float are within an ulp of the truth, and so these are: one of the two numbers beside it,
+// either, and the same in every launch. Those of a double are the host's.
+static unsigned drawn;
+static float beside(double truth) {
     drawn = drawn * 1664525u + 1013904223u;
-    T nearest = (T)truth;
-    if (nearest == truth || truth != truth || drawn >> 31) return nearest;
-    return std::nextafter(nearest, nearest < truth ? (T)HUGE_VAL : -(T)HUGE_VAL);
+    float nearest = (float)truth;
+    if (nearest == truth || !std::isnormal(nearest) || drawn >> 31) return nearest;
+    return std::nextafter(nearest, nearest < truth ? HUGE_VALF : -HUGE_VALF);
 }
-float exp_of_cuda(float x) { return beside<float>(std::exp((double)x)); }
-double exp_of_cuda(double x) { return beside<double>(std::exp((long double)x)); }
-float log1p_of_cuda(float x) { return beside<float>(std::log1p((double)x)); }
-double log1p_of_cuda(double x) { return beside<double>(std::log1p((long double)x)); }
+float exp_of_cuda(float x) { return beside(std::exp((double)x)); }
+double exp_of_cuda(double x) { return std::exp(x); }
+float log1p_of_cuda(float x) { return beside(std::log1p((double)x)); }
+double log1p_of_cuda(double x) { return std::log1p(x); }
 #define exp exp_of_cuda
 #define log1p log1p_of_cuda
 
@@ -141,6 +142,7 @@ template <class... P> void apply(void (*kernel)(P...), void** a) {
 extern "C" int launch(const char* name, const int* shape, void** given, int count) {
     FUNCTION = shape[0], LANES = shape[1], COLUMNS = shape[2], UNIT = shape[3];
     arguments = given;
+    drawn = 1;
     if (!std::strcmp(name, "whole_rows")) current = [](void** a) { apply(whole_rows, a); };
     else if (!std::strcmp(name, "stretches_of_rows")) current = [](void** a) { apply(stretches_of_rows, a); };
     else current = [](void** a) { apply(rows_of_stretches, a); };
@@ -153,6 +155,9 @@ extern "C" int launch(const char* name, const int* shape, void** given, int coun
 
 // the states of single entries merged in the order of a tree: pair after pair of the places in `order`
 extern "C" void merge_in_order(const void* entries, int n, const int* order, void* top_and_rest) {
+    LANES = COLUMNS = 1;
+    threadIdx.x = 0;
+    drawn = 1;
     std::vector<State> states;
     for (int i = 0; i < n; ++i) {
         Real v[CHUNK];
@@ -162,8 +167,6 @@ extern "C" void merge_in_order(const void* entries, int n, const int* order, voi
         push(s, v);
         states.push_back(s);
     }
-    LANES = COLUMNS = 1;
-    threadIdx.x = 0;
     for (int i = 0; i < n - 1; ++i) merge(states[order[2 * i]], together(states[order[2 * i + 1]]));
     Row found = together(states[n > 1 ? order[2 * n - 4] : 0]);
     std::memcpy(top_and_rest, &found, sizeof found);

@@ -1,7 +1,7 @@
 """CuPy's kernels without a GPU: compiled by CUDA's own compiler for its devices, and run on the CPU, thread by thread.
 
-What runs is the file that CuPy is given, laid out and launched by the adapter on NumPy's arrays; its exp and log1p are
-as far from the truth as CUDA's documentation allows (tests/cuda_on_cpu.cpp).
+What runs is the file that CuPy is given, laid out and launched by the adapter on NumPy's arrays; exp and log1p of a
+float are as far from the truth as CUDA's documentation allows (tests/cuda_on_cpu.cpp).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 // the sum is scaled again, or else a row in ascending order would round it at every entry.
 //
 // Nothing here needs a fast or a slow floating-point mode: a difference's error is computed by additions only, which no
-// compiler fuses. tests/cuda_on_cpu.h runs this same file on a CPU.
+// compiler fuses. tests/cuda_on_cpu.cpp runs this same file on a CPU.
 //
 // Given by -D: STORED, the type in memory; FUNCTION; and the shape of a team, the threads that share a row. LANES
 // threads go along the row, and those of COLUMNS rows lie side by side, so that loads coalesce where the rows are
@@ -87,8 +87,8 @@ __device__ Sum plus(Sum s, Real x) {
 }
 
 __device__ Sum plus(Sum a, Sum b) {
-    Sum s = plus({a.high, a.low + b.low}, b.high);
-    return s;
+    a.low += b.low;
+    return plus(a, b.high);
 }
 
 __device__ Sum times(Sum s, Real factor) {
