@@ -221,7 +221,7 @@ def test_cuda_compiles_the_kernels(device: str, dtype: str) -> None:
     team = ((256, 1, 1), (8, 32, 0), (1, 1, 1))[function]
     kernel = kernels._kernel.__wrapped__("whole_rows", function, dtype, *team)
     program = nvrtc.createProgram(kernel.code, "kernels.cu", (), ())
-    nvrtc.compileProgram(program, (*kernel.options, "--std=c++14", f"--gpu-architecture={device}"))
+    nvrtc.compileProgram(program, (*kernel.options, "-ftz=true", "--std=c++14", f"--gpu-architecture={device}"))
     code = nvrtc.getCUBIN(program)
     nvrtc.destroyProgram(program)
     assert all(name in code for name in (b"whole_rows", b"stretches_of_rows", b"rows_of_stretches"))

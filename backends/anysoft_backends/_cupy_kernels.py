@@ -1,7 +1,7 @@
 """Rows of CuPy arrays in one pass: how they lie in memory, which threads share one, and the launch of the kernels.
 
-The kernels are in _cupy_kernels.cu, compiled at the first call of each kind and kept by CuPy on disk. Nothing here
-waits for the device.
+The kernels are in _cupy_kernels.cu, compiled at the first call of each kind and kept by CuPy on disk. CuPy compiles
+them as it does its own, with subnormal float32 flushed to 0. Nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ FUNCTIONS = ("logsumexp", "softmax", "log_softmax")  # by their number there
 BLOCK, CHUNK = 256, 8  # as there
 # how many threads share a row of at most so many entries: few enough that each has a chunk or two
 _LANES = ((16, 1), (32, 4), (128, 16), (256, 32), (1024, 128))
-_KEPT = 1 << 15  # bytes of rows in shared memory, of which two blocks then fit on any device
+_KEPT = 1 << 15  # bytes of rows in shared memory: a block has 48 KiB on any device, and the kernels use up to 8
 _BLOCKS = 4  # for each multiprocessor, if rows are long enough to be cut
+_HIP = cupy.cuda.runtime.is_hip
 
 
 class Extent(NamedTuple):
@@ -77,6 +78,8 @@ def why_no_normalisation(x: Array, axis: Any, where: Any, temperature: Any, dtyp
 
 
 def _why_not(x: Array, axis: Any, dtype: Any, whole: bool) -> bool | str:
+    if _HIP:
+        return "the kernel is written for CUDA, not for ROCm"
     if dtype is not None:
         return "the kernel's result has the dtype of its argument"
     if x.dtype.name not in STORED:
