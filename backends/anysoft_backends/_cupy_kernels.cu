@@ -104,7 +104,7 @@ __device__ Real exp_of_difference(Real x, Real shift) {
     if (sizeof(STORED) < sizeof(Real)) return e;
     Real back = d - x;
     Real error = (x - (d - back)) - (shift + back);
-    return fabs(error) < 1 ? fma(e, error, e) : e;  // it is NaN where d is infinite
+    return fma(e, fabs(error) < 1 ? error : 0, e);  // it is NaN where d is infinite
 }
 
 __device__ Real clamped(Real x) { return fmax(fmin(x, LARGEST), -LARGEST); }
@@ -322,7 +322,7 @@ offset(Index row, Index middle, Index inner, Index outer_stride, Index middle_st
 
 extern "C" __global__ void __launch_bounds__(BLOCK) whole_rows(PARAMETERS) {
     PLACE
-    Row found = together(read(x, x_along, count, keep));
+    Row found = together(read(x, x_along, count, FUNCTION != LOGSUMEXP && keep));
     FINISH(found)
 }
 

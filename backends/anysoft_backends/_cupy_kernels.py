@@ -196,7 +196,8 @@ def _run(function: str, x: Array, axis: Any, keepdims: bool) -> Array:
     whole = function != "logsumexp"
     layout = layout_of(x.shape, x.strides, x.itemsize, axes, whole)
     assert layout is not None  # the guard has seen that there is one
-    with x.device as device:
+    device = x.device
+    with device:
         plan = plan_of(layout, x.itemsize, whole, _processors(device.id))
         out = _empty(layout.order, [n if whole or i not in axes else 1 for i, n in enumerate(x.shape)], x.dtype)
         _launch(FUNCTIONS.index(function), x, out, layout, plan)
