@@ -186,6 +186,17 @@ def test_any_axis_of_any_layout(layout: str) -> None:
         np.testing.assert_allclose(found, getattr(anysoft, function)(x, axis), rtol=1e-13, atol=1e-15)
 
 
+@pytest.mark.usefixtures("on_cpu")
+def test_bfloat16_is_rounded_to_the_nearest() -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes", reason="ml_dtypes, which has bfloat16, is not installed").bfloat16
+    x = np.random.default_rng(5).normal(size=(20, 300)).astype(bfloat16)
+    for function in kernels.FUNCTIONS:
+        found = _call(function)(x, -1)
+        assert found.dtype == bfloat16
+        truth = getattr(anysoft, function)(x.astype(np.float64), -1)
+        np.testing.assert_allclose(found.astype(np.float64), truth, rtol=1.001 * 2.0**-8)
+
+
 @pytest.mark.parametrize("dtype", kernels.STORED)
 def test_states_merge_in_any_order(libraries: dict[str, Any], dtype: str) -> None:
     if dtype == "bfloat16":
