@@ -60,14 +60,15 @@ def _sum_of_halves(x: Array, axis: int) -> Array:
 
 
 def _shift(m: Array) -> Array:
-    """What to subtract so that exp stays in range, by operations that XLA's kernels have; +inf for rows with +inf.
+    """What to subtract so that exp stays in range: 0 where the maximum is from 1 to the limit, or else the maximum.
 
-    Not the maximum itself where it is between 0 and the limit: that would cost up to half an ulp of the difference.
+    By operations that XLA's kernels have, so that it changes steeply near 1 and the limit; any shift is right there.
+    It is +inf for rows with +inf.
     """
     form = np.finfo(m.dtype)
     limit = 0.45 * math.log(float(form.max))
-    beyond = jnp.maximum(m - limit, 0.0) * 1024.0
-    return jnp.maximum(jnp.minimum(m, beyond), float(form.min))
+    needed = 1024.0 * jnp.maximum(1.0 - m, m - limit)
+    return jnp.maximum(jnp.minimum(m, jnp.maximum(needed, 0.0)), float(form.min))
 
 
 def _dominated(m: Array, c: Array, s: Array) -> Array:
