@@ -1,4 +1,7 @@
-"""JAX: every call is one cached jit of the generic implementation; its own functions are there for comparison."""
+"""JAX: every call is one cached jit, of plain rows in single passes or of the generic implementation.
+
+Its own functions are there for comparison.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def _under(path: str) -> AbstractContextManager[Any]:
 
 def _refuse(name: str, why: str) -> Callable[..., str]:
     def guard(x: Array, axis: Any, *_: Any) -> str:
-        return f"{name} {why}; under jit the generic formula is fused alike"
+        return f"{name} {why}; under jit ours is fused alike"
 
     return guard
 
@@ -146,7 +149,7 @@ def _raw_logmeanexp(x: Array, axis: Any, where: Any, b: Any, dtype: Any, keepdim
 
 def _for_comparison(operation: str, name: str, raw: Any) -> FastPath:
     def refuse(*_: Any) -> str:
-        return f"{name} is for comparison; under jit the generic formula is fused alike"
+        return f"{name} is for comparison; under jit ours is fused alike"
 
     return FastPath(operation, name, None, refuse, raw)
 

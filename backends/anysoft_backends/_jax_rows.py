@@ -2,8 +2,8 @@
 
 XLA's CPU kernels take a maximum, or a sum of exponentials, in one pass each; but a comparison among what is summed has
 it written to memory first. So entries are told from the maximum only where the result needs it, which the reduced
-results show: `lax.cond` looks whether any row does. Derivatives are written out, because those of a condition are not
-fused, and none is a difference from the 1 that one entry holds most of.
+results show: `lax.cond` looks whether any row does. Derivatives are written out in the same way, and none is a
+difference from the 1 that one entry holds most of.
 
 Rows are reduced with keepdims throughout. `most` is the maximum of rows of which one entry holds more than half, and
 NaN, which no entry equals, for all others.
