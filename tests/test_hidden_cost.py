@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -165,3 +166,35 @@ def test_jax_has_no_branch_on_values(jax: Any, call: Callable[..., Any]) -> None
 def test_jax_would_be_caught_branching(jax: Any) -> None:
     with pytest.raises(jax.errors.ConcretizationTypeError):
         jax.eval_shape(looks, X, Y, LABELS)
+
+
+def _passes(jax: Any, function: Callable[[Any], Any]) -> tuple[int, int]:
+    """How many exponentials of a whole array, and how many reductions, a compiled function always computes.
+
+    What is in the branch of a condition is not among them.
+    """
+    program = jax.jit(function).lower(np.zeros((256, 1000), np.float32)).compile().as_text()
+    bodies = dict(re.findall(r"^(?:ENTRY )?(%[\w.-]+) .*?\{\n(.*?)^\}", program, re.MULTILINE | re.DOTALL))
+    main = bodies[re.search(r"^ENTRY (%[\w.-]+)", program, re.MULTILINE)[1]]  # type: ignore[index]
+    always = main + "".join(bodies[name] for name in re.findall(r"calls=(%[\w.-]+)", main))
+    exponentials = re.findall(r"f32\[256,1000\]\S* exponential\(", always)
+    return len(exponentials), len(re.findall(r"f32\[256\]\S* reduce\(", always))
+
+
+@pytest.mark.parametrize("name", ["logsumexp", "softmax", "log_softmax"])
+def test_jax_takes_two_sums_and_one_exponential(jax: Any, name: str) -> None:
+    """The maximum and the sum; in a gradient too, up to where it asks whether a row is dominated."""
+    function = getattr(anysoft, name)
+    assert _passes(jax, lambda x: function(x, -1)) == (1, 2)
+    exponentials, reductions = _passes(jax, jax.grad(lambda x: (function(x, -1) ** 2).sum()))
+    assert exponentials == 1
+    assert reductions <= 3
+
+
+def test_jax_would_be_caught_passing_twice(jax: Any) -> None:
+    def twice(x: Any) -> Any:  # what the formula for every case comes to
+        with anysoft.options(path="generic"):
+            return anysoft.logsumexp(x, -1)
+
+    exponentials, reductions = _passes(jax, twice)
+    assert exponentials + reductions > 3
