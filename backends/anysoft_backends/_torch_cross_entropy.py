@@ -7,6 +7,7 @@ is e/sum, and −rest/sum at the label. So neither is a difference of nearly equ
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -16,12 +17,14 @@ from anysoft_backends import _torch_kernels as kernels
 
 Array = Any
 
+_PIECE = {torch.float32: 128, torch.float64: 1024}
+
 
 class _Rows(NamedTuple):
     """Samples, by what their derivative is made of; with keepdims, the sums in float64."""
 
     labels: Array
-    shift: Array
+    shift: Array | None
     rest: Array
     sum: Array
     lost: Array | None  # those that are ignored, and those that are no distribution
@@ -42,22 +45,25 @@ def cross_entropy(
     low, high = labels.aminmax()
     if low.item() < 0 or high.item() >= x.shape[axis]:
         return NotImplemented
-    found = _losses(x.detach(), labels, axis, smoothing)
-    if found is None:
+    differentiated = x.requires_grad and torch.is_grad_enabled()
+    fixed, found = x.detach(), None
+    if x.numel() <= kernels._SMALL and not smoothing and (x.dtype is torch.float32 or not differentiated):
+        found = _few(fixed, labels, axis)
+    if found is None and (found := _losses(fixed, labels, axis, smoothing)) is None:
         return NotImplemented
     cost, shift, rest, s = found
-    lost = cost.isnan() if ignored is None else ignored | cost.isnan()
-    if not lost.any():
-        lost = ignored = None
-    if ignored is not None:
+    lost, counted, whole = None, cost.numel(), None
+    if ignored is not None and ignored.any():
+        lost = ignored | cost.isnan()
         cost.masked_fill_(ignored, 0.0)
-    whole = None
+        counted -= int(ignored.sum())
     if reduction != "none":
-        counted = cost.numel() if ignored is None else cost.numel() - int(ignored.sum())
         whole = max(counted, 1) if reduction == "mean" else 1
     value = cost.squeeze(axis) if whole is None else _total(cost) / whole
+    if lost is None and differentiated and value.isnan().any():
+        lost = cost.isnan()
     value = value.to(x.dtype)
-    if x.requires_grad and torch.is_grad_enabled():
+    if differentiated:
         value = kernels.apply(_Loss, x, value, _Rows(labels, shift, rest, s, lost, axis, smoothing, whole))
     if not (lse or z):
         return value.to(half)
@@ -76,50 +82,89 @@ def _logsumexp(x: Array, axis: int) -> Array:
 
 
 def _total(x: Array) -> Array:
-    return kernels._sum(x.reshape(1, -1))[0, 0]
+    return x.sum() if x.numel() <= _PIECE[torch.float64] else _sum(x.reshape(1, -1))[0, 0]
+
+
+def _few(x: Array, labels: Array, axis: int) -> tuple[Array, ...] | None:
+    """`_losses` of few numbers in few calls, shifted by the logit of the label; None if that is not in range."""
+    wide = x.double()
+    shift = wide.gather(axis, labels)
+    e = (wide - shift).exp_().scatter_(axis, labels, 0.0)
+    rest = e.sum(axis, keepdim=True) if x.dtype is torch.float32 else _sum(e.movedim(axis, -1)).movedim(-1, axis)
+    cost = rest.log1p()
+    return (cost, shift, rest, rest + 1.0) if math.isfinite(cost.sum().item()) else None
 
 
 def _losses(x: Array, labels: Array, axis: int, smoothing: float) -> tuple[Array, ...] | None:
-    """The losses, shifts, rests and sums of all samples."""
-    found = tuple(torch.empty(labels.shape, dtype=dtype) for dtype in (torch.float64, x.dtype, *(torch.float64,) * 2))
-    for rows, of_rows, *out in kernels._blocks(axis, x, labels, *found):
+    """The losses, shifts, rests and sums of all samples; None where one is to be smoothed over −inf."""
+    below = x.gather(axis, labels).double()
+    own = below.exp()
+    if not smoothing and (rest := _unshifted(x, labels, axis, own)) is not None:
+        return _loss(own, rest, below), None, rest, rest + own
+    rest, undefined, even = (torch.empty_like(own) for _ in range(3))
+    shift = torch.zeros(own.shape, dtype=x.dtype)
+    for rows, places, *of in kernels._blocks(axis, x, labels, below, own, rest, shift, undefined, even):
+        of_below, of_own, of_rest, of_shift, of_undefined, of_even = of
         m = rows.amax(-1, keepdim=True)
-        shift = kernels._shift(m)
-        e = torch.empty_like(rows)
+        of_undefined.copy_(m - m)  # NaN for a row with no finite maximum
+        if (by := kernels._shift(m)) is not None:
+            of_shift.copy_(by)
+            of_own.copy_(of_below.sub_(of_shift).exp())
+        of_rest.copy_(_sum_but((rows - of_shift).exp_(), places))
         if smoothing:
-            distance = kernels._sum(torch.sub(m, rows, out=e)) / rows.shape[-1]
-            if distance.isinf().any():
-                return None
-        if shift is None:
-            shift = torch.zeros_like(m)
-            torch.exp(rows, out=e)
-        else:
-            torch.sub(rows, shift, out=e).exp_()
-        own = e.gather(-1, of_rows).double()
-        rest = kernels._sum(e.scatter_(-1, of_rows, 0.0))
-        top = (m - shift).double().exp_()
-        if x.dtype is torch.float64:
-            _set_apart(e, top, own, rest)
-        s = rest + own
-        below = rows.gather(-1, of_rows).double() - shift
-        cost = torch.where(own > rest, (rest / own).log1p_(), s.log() - below)
-        if smoothing:
-            cost = (1.0 - smoothing) * cost + smoothing * (distance + (s / top).log_())
-        cost += m - m  # NaN for a row with no finite maximum
-        for one, of_all in zip((cost, shift, rest, s), out, strict=True):
-            of_all.copy_(one)
-    return found
+            of_even.copy_(_sum(m - rows) / rows.shape[-1])
+            of_even.add_(((of_rest + of_own) / (m - of_shift).double().exp_()).log_())
+    cost = _loss(own, rest, below).add_(undefined)
+    if smoothing:
+        if even.isinf().any():
+            return None
+        cost = (1.0 - smoothing) * cost + smoothing * even
+    return cost, shift, rest, rest + own
 
 
-def _set_apart(e: Array, top: Array, own: Array, rest: Array) -> None:
-    """Sum rows again in which another class than the label's holds most: beside it, small terms lose roundings."""
-    wrong = (top > rest * 0.5) & (top > own)
-    if wrong.any():
-        which = wrong[..., 0].nonzero(as_tuple=True)
-        rows = e[which]
-        place = rows.argmax(-1, keepdim=True)
-        largest = rows.gather(-1, place)
-        rest[which] = kernels._sum(rows.scatter_(-1, place, 0.0)) + largest
+def _loss(own: Array, rest: Array, below: Array) -> Array:
+    return torch.where(own > rest, (rest / own).log1p_(), (rest + own).log_().sub_(below))
+
+
+def _unshifted(x: Array, labels: Array, axis: int, own: Array) -> Array | None:
+    """The rests, if all maxima are in range; which their sums say, so that nobody looks for a maximum."""
+    least, most = x.shape[axis], math.exp(kernels._IN_RANGE[x.dtype])
+    rest, e = torch.empty_like(own), None
+    for rows, places, of_own, of_rest in kernels._blocks(axis, x, labels, own, rest):
+        e = torch.empty_like(rows) if e is None or e.shape != rows.shape else e
+        of_rest.copy_(_sum_but(torch.exp(rows, out=e), places))
+        low, high = (of_rest + of_own).aminmax()
+        if not (least <= low.item() and high.item() <= most):
+            return None
+    return rest
+
+
+def _sum_but(e: Array, places: Array) -> Array:
+    """Sum of rows, in float64, without the entries of the labels; `e` is used up.
+
+    In float64 itself another one that holds most is set apart too: beside it, each small term would lose a rounding.
+    """
+    rest = _sum(e.scatter_(-1, places, 0.0))
+    if e.dtype is torch.float64 and e.shape[-1] > kernels.LANES:
+        top = e.amax(-1, keepdim=True)
+        alone = top > 0.5 * rest
+        if alone.any():
+            which = alone[..., 0].nonzero(as_tuple=True)
+            rows, largest = e[which], top[which]
+            tied = rows == largest
+            rest[which] = tied.sum(-1, keepdim=True) * largest + _sum(rows.masked_fill_(tied, 0.0))
+    return rest
+
+
+def _sum(e: Array) -> Array:
+    """Sum of rows in float64, by pieces: torch's own sum of one joins each term with less than thirty others."""
+    n, size = e.shape[-1], _PIECE[e.dtype]
+    if n <= kernels.LANES or (n <= size and e.dtype is torch.float64):
+        return e.sum(-1, keepdim=True, dtype=torch.float64)
+    whole = n - n % size
+    sums = e[..., :whole].unflatten(-1, (-1, size)).sum(-1)
+    sums = sums.sum(-1, keepdim=True, dtype=torch.float64) if e.dtype is torch.float32 else _sum(sums)
+    return sums if whole == n else sums.add_(e[..., whole:].sum(-1, keepdim=True))
 
 
 class _Loss(Function):
@@ -141,7 +186,11 @@ class _Loss(Function):
                 share, s = share.masked_fill(rows.lost, 0.0), s.masked_fill(rows.lost, 1.0)
             factor = (share / s).to(x.dtype)
             if kernels._is_normal(factor, share):
-                return _derivative(x, share, factor, rows), None, None
+                return (
+                    _derivative(x if rows.shift is None else x.to(rows.shift.dtype), share, factor, rows).to(x.dtype),
+                    None,
+                    None,
+                )
         p = kernels.apply(kernels.Softmax, x if rows.lost is None else torch.where(rows.lost, 0.0, x), rows.axis)
         own = torch.zeros_like(p, dtype=torch.bool).scatter_(rows.axis, rows.labels, True)
         others = torch.where(own, 0.0, p)
@@ -154,11 +203,12 @@ def _derivative(x: Array, share: Array, factor: Array, rows: _Rows) -> Array:
     even = rows.smoothing / x.shape[rows.axis]
     at_label = (share * (rows.smoothing - even - rows.rest / rows.sum)).to(x.dtype)
     result = torch.empty_like(x)
-    parts = (result, x, rows.labels, rows.shift, factor, at_label, share)
-    for v, some, labels, shift, by, own, weight in kernels._blocks(rows.axis, *parts):
-        torch.sub(some, shift, out=v).exp_().mul_(by)
+    shift = at_label if rows.shift is None else rows.shift
+    for v, some, labels, by, times, own, weight in kernels._blocks(
+        rows.axis, result, x, rows.labels, shift, factor, at_label, share
+    ):
+        (torch.exp(some, out=v) if rows.shift is None else torch.sub(some, by, out=v).exp_()).mul_(times)
         if even:
             v.sub_((even * weight).to(v.dtype))
         v.scatter_(-1, labels, own)
     return result if rows.lost is None else result.masked_fill_(rows.lost, 0.0)
-

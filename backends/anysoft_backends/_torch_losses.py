@@ -47,9 +47,7 @@ def _cross_entropy(
     reduction: str,
     return_logsumexp: bool,
 ) -> Any:
-    return cross_entropy(
-        x, targets, axis % x.ndim, label_smoothing, ignore_index, z_loss, reduction, return_logsumexp
-    )
+    return cross_entropy(x, targets, axis % x.ndim, label_smoothing, ignore_index, z_loss, reduction, return_logsumexp)
 
 
 def _refuse_cross_entropy(x: Array, *_: Any) -> str:
