@@ -49,7 +49,7 @@ def cross_entropy(
     fixed, found = x.detach(), None
     if x.numel() <= kernels._SMALL and not smoothing and (x.dtype is torch.float32 or not differentiated):
         found = _few(fixed, labels, axis)
-    if found is None and (found := _losses(fixed, labels, axis, smoothing)) is None:
+    if found is None and (found := _losses(fixed, labels, axis, smoothing, differentiated)) is None:
         return NotImplemented
     cost, shift, rest, s = found
     lost, counted, whole = None, cost.numel(), None
@@ -95,11 +95,12 @@ def _few(x: Array, labels: Array, axis: int) -> tuple[Array, ...] | None:
     return (cost, shift, rest, rest + 1.0) if math.isfinite(cost.sum().item()) else None
 
 
-def _losses(x: Array, labels: Array, axis: int, smoothing: float) -> tuple[Array, ...] | None:
+def _losses(x: Array, labels: Array, axis: int, smoothing: float, differentiated: bool) -> tuple[Array, ...] | None:
     """The losses, shifts, rests and sums of all samples; None where one is to be smoothed over −inf."""
     below = x.gather(axis, labels).double()
     own = below.exp()
-    if not smoothing and (rest := _unshifted(x, labels, axis, own)) is not None:
+    short = differentiated and x.shape[axis] <= kernels.LANES  # their sums say little
+    if not (smoothing or short) and (rest := _unshifted(x, labels, axis, own, differentiated)) is not None:
         return _loss(own, rest, below), None, rest, rest + own
     rest, undefined, even = (torch.empty_like(own) for _ in range(3))
     shift = torch.zeros(own.shape, dtype=x.dtype)
@@ -126,17 +127,21 @@ def _loss(own: Array, rest: Array, below: Array) -> Array:
     return torch.where(own > rest, (rest / own).log1p_(), (rest + own).log_().sub_(below))
 
 
-def _unshifted(x: Array, labels: Array, axis: int, own: Array) -> Array | None:
-    """The rests, if all maxima are in range; which their sums say, so that nobody looks for a maximum."""
-    least, most = x.shape[axis], math.exp(kernels._IN_RANGE[x.dtype])
+def _unshifted(x: Array, labels: Array, axis: int, own: Array, differentiated: bool) -> Array | None:
+    """The rests, if no exponential leaves the range; which the sums say, so that nobody looks for a maximum.
+
+    A loss wants the digits of the rest; a derivative those of each share, as far as there are such of the maximum.
+    """
+    form, most = torch.finfo(x.dtype), math.exp(kernels._IN_RANGE[x.dtype])
+    least = x.shape[axis] if differentiated else form.tiny / form.eps
     rest, e = torch.empty_like(own), None
     for rows, places, of_own, of_rest in kernels._blocks(axis, x, labels, own, rest):
         e = torch.empty_like(rows) if e is None or e.shape != rows.shape else e
         of_rest.copy_(_sum_but(torch.exp(rows, out=e), places))
-        low, high = (of_rest + of_own).aminmax()
+        low, high = (of_rest + of_own if differentiated else of_rest).aminmax()
         if not (least <= low.item() and high.item() <= most):
             return None
-    return rest
+    return rest if own.amax().item() <= most else None
 
 
 def _sum_but(e: Array, places: Array) -> Array:
@@ -179,18 +184,9 @@ class _Loss(Function):
     @staticmethod
     def backward(ctx: Any, g: Array) -> tuple[Array, None, None]:
         (x,), rows = ctx.saved_tensors, ctx.rows
+        if kernels._in_place(x, g) and (v := _derivative(x, g, rows)) is not None:
+            return v, None, None
         g = g.unsqueeze(rows.axis) if rows.whole is None else g / rows.whole
-        if kernels._in_place(x, g):
-            share, s = g.double().expand(rows.sum.shape), rows.sum
-            if rows.lost is not None:
-                share, s = share.masked_fill(rows.lost, 0.0), s.masked_fill(rows.lost, 1.0)
-            factor = (share / s).to(x.dtype)
-            if kernels._is_normal(factor, share):
-                return (
-                    _derivative(x if rows.shift is None else x.to(rows.shift.dtype), share, factor, rows).to(x.dtype),
-                    None,
-                    None,
-                )
         p = kernels.apply(kernels.Softmax, x if rows.lost is None else torch.where(rows.lost, 0.0, x), rows.axis)
         own = torch.zeros_like(p, dtype=torch.bool).scatter_(rows.axis, rows.labels, True)
         others = torch.where(own, 0.0, p)
@@ -199,16 +195,25 @@ class _Loss(Function):
         return (v if rows.lost is None else torch.where(rows.lost, 0.0, v)) * g, None, None
 
 
-def _derivative(x: Array, share: Array, factor: Array, rows: _Rows) -> Array:
+def _derivative(x: Array, g: Array, rows: _Rows) -> Array | None:
+    """In place; None where g/sum would have lost digits."""
+    s = rows.sum if rows.lost is None else rows.sum.masked_fill(rows.lost, 1.0)
+    share = g.double().unsqueeze(rows.axis) if rows.whole is None else g.item() / rows.whole
+    factor = (share / s).to(x.dtype)
+    if rows.whole is None:
+        normal = kernels._is_normal(factor, share)
+    else:  # of one number for all, the largest sum says it
+        normal = share == 0 or abs(share) >= torch.finfo(x.dtype).tiny * s.amax().item()
+    if not normal:
+        return None
     even = rows.smoothing / x.shape[rows.axis]
-    at_label = (share * (rows.smoothing - even - rows.rest / rows.sum)).to(x.dtype)
-    result = torch.empty_like(x)
-    shift = at_label if rows.shift is None else rows.shift
-    for v, some, labels, by, times, own, weight in kernels._blocks(
-        rows.axis, result, x, rows.labels, shift, factor, at_label, share
-    ):
-        (torch.exp(some, out=v) if rows.shift is None else torch.sub(some, by, out=v).exp_()).mul_(times)
-        if even:
-            v.sub_((even * weight).to(v.dtype))
-        v.scatter_(-1, labels, own)
-    return result if rows.lost is None else result.masked_fill_(rows.lost, 0.0)
+    at_label = (rows.rest / s).neg_().add_(rows.smoothing - even).mul_(share)
+    wide = x if rows.shift is None else x.to(rows.shift.dtype)  # few numbers are shifted in float64
+    v = torch.empty_like(wide)
+    shift = factor if rows.shift is None else rows.shift
+    for out, some, by, times in kernels._blocks(rows.axis, v, wide, shift, factor):
+        (torch.exp(some, out=out) if rows.shift is None else torch.sub(some, by, out=out).exp_()).mul_(times)
+    if even:
+        v -= even * share
+    v.scatter_(rows.axis, rows.labels, at_label.to(v.dtype))
+    return (v if rows.lost is None else v.masked_fill_(rows.lost, 0.0)).to(x.dtype)
