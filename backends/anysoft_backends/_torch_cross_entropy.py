@@ -69,7 +69,7 @@ def cross_entropy(
         return value.to(half)
     sums = _logsumexp(x, axis)
     if z:
-        counting = sums if ignored is None else _logsumexp(x.masked_fill(ignored, 0.0), axis).masked_fill(ignored, 0.0)
+        counting = sums if lost is None else _logsumexp(x.masked_fill(lost, 0.0), axis).masked_fill(lost, 0.0)
         square = counting * counting
         value = value + z * (square.squeeze(axis) if whole is None else (_total(square) / whole).to(x.dtype))
     return (value.to(half), sums.squeeze(axis).to(half)) if lse else value.to(half)
@@ -92,7 +92,7 @@ def _few(x: Array, labels: Array, axis: int) -> tuple[Array, ...] | None:
     e = (wide - shift).exp_().scatter_(axis, labels, 0.0)
     rest = e.sum(axis, keepdim=True) if x.dtype is torch.float32 else _sum(e.movedim(axis, -1)).movedim(-1, axis)
     cost = rest.log1p()
-    return (cost, shift, rest, rest + 1.0) if math.isfinite(cost.sum().item()) else None
+    return (cost, shift, rest, rest + 1.0) if math.isfinite((cost + shift).sum().item()) else None
 
 
 def _losses(x: Array, labels: Array, axis: int, smoothing: float, differentiated: bool) -> tuple[Array, ...] | None:
