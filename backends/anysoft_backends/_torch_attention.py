@@ -112,12 +112,12 @@ class _Attention(Function):
     @staticmethod
     def forward(ctx: Any, q: Array, k: Array, v: Array, *options: Any) -> Any:
         ctx.options = options
-        ctx.save_for_backward(q, k, v)
+        ctx.save_for_backward(q, k, v, options[0])
         return registry._operation("attention").call(False, q, k, v, *options)
 
     @staticmethod
     def backward(ctx: Any, g: Array, of_log_sum: Array | None = None) -> tuple[Any, ...]:
-        given, options = ctx.saved_tensors, ctx.options
+        (*given, _), options = ctx.saved_tensors, ctx.options
         gs = (g,) if of_log_sum is None else (g, of_log_sum)
         if kernels._in_place(*given, *gs) and _bounded(g, given[2], None):  # or 0 · ∞ where it is masked
             found = _derivatives(*given, *options[:2], *gs)

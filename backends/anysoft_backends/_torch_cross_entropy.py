@@ -178,12 +178,12 @@ class _Loss(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, value: Array, rows: _Rows) -> Array:
         ctx.rows = rows
-        ctx.save_for_backward(x)
+        ctx.save_for_backward(x, rows.labels)  # or nobody would notice that the targets were written to since
         return value
 
     @staticmethod
     def backward(ctx: Any, g: Array) -> tuple[Array, None, None]:
-        (x,), rows = ctx.saved_tensors, ctx.rows
+        (x, _), rows = ctx.saved_tensors, ctx.rows
         if kernels._in_place(x, g) and (v := _derivative(x, g, rows)) is not None:
             return v, None, None
         g = g.unsqueeze(rows.axis) if rows.whole is None else g / rows.whole
