@@ -79,7 +79,8 @@ def attention(
     which is the contract of softmax with the usual bounds of dot products of d and n_k terms, if the framework's
     product of matrices keeps these (TensorFloat-32 does not). Halves are computed in float32 and rounded once.
 
-    Memory: some copies of one block of scores. What a framework records for a derivative is not bounded so.
+    Memory: some copies of one block of scores. What a framework records for a derivative is not bounded so,
+    but that of PyTorch on the CPU: there it is the arguments, and the scores are made again.
 
     Raises
     ------

@@ -145,7 +145,6 @@ def test_torch_takes_its_own_where_that_keeps_the_contract(torch: Any) -> None:
         {"v": v[..., :2]},
         {"k": k[:1], "v": v[:1]},
         {"k": k.half()},
-        {"k": k.clone().requires_grad_()},
         {"k": k[:, :0], "v": v[:, :0]},
         {"where": torch.ones(2, 5, dtype=torch.bool)},
     ]
@@ -153,6 +152,47 @@ def test_torch_takes_its_own_where_that_keeps_the_contract(torch: Any) -> None:
         found = anysoft.explain("attention", q, **{"k": k, "v": v, **options})
         assert found.path == "generic", options
         assert found.reasons[own]
+    differentiated = anysoft.explain("attention", q, k=k.clone().requires_grad_(), v=v)
+    assert differentiated.path == "torch, own derivative"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(3, 2, 40, 8), (2, 3, 520, 4), (700, 4)])
+def test_the_derivative_of_torch_is_made_block_by_block(torch: Any, shape: tuple[int, ...], masked: bool) -> None:
+    """Several batches in a block, one in each, and one in several; beside what autograd records of the formula."""
+    given = [torch.asarray(_drawn(*shape, seed=seed)).double().requires_grad_() for seed in range(3)]
+    where = torch.asarray(_drawn(shape[-2], shape[-2]) < 0.5) if masked else None
+    if where is not None:
+        where[3] = False
+    g, of_log_sum = torch.asarray(_drawn(*shape, seed=4)).double(), torch.linspace(-1, 1, shape[-2]).double()
+    found = []
+    for path in ("auto", "generic"):
+        with anysoft.options(path=path):
+            out, log_sum = anysoft.attention(*given, where=where, return_logsumexp=True)
+        loss = (out * g).sum() + (torch.where(log_sum.isfinite(), log_sum, 0.0) * of_log_sum).sum()
+        found.append(torch.autograd.grad(loss, given))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
+
+
+TRAINED = """
+import resource, torch, anysoft
+torch.set_num_threads(1)
+def step(n):
+    q, k, v = (torch.randn(2, n, 64, requires_grad=True) for _ in range(3))
+    anysoft.attention(q, k, v).sum().backward()
+step(600)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(4096)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit of the resident memory is that of Linux")
+def test_resident_memory_of_a_derivative(torch: Any) -> None:
+    """q, k, v, the result and their derivatives are 16 MB, one matrix of scores 128."""
+    done = subprocess.run([sys.executable, "-c", TRAINED], capture_output=True, text=True, check=True, timeout=300)
+    assert int(done.stdout) < 64 * MEGABYTE
 
 
 def test_torch_takes_the_generic_path_where_its_own_makes_nan_of_what_is_masked(torch: Any) -> None:

@@ -40,6 +40,33 @@ def assert_within(computed: Any, function: family.Derivative, arrays: tuple[list
     assert (ratio <= 1).all(), f"{function.__name__} at {arrays}: {computed}, and {truth.value} is right"
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", ["entropy", "kl_divergence"])
+def test_the_kernel_of_torch_is_the_formula(name: str, axis: int) -> None:
+    """Of float32, in several blocks, and in its derivatives of both orders; rows in which one entry holds all too."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    rng = np.random.default_rng(5)
+    x = rng.normal(0, 3, (300, 400)).astype(np.float32)
+    x[:100, 7] += 60
+    y = x + rng.normal(0, 0.1, x.shape).astype(np.float32)
+    given = [torch.asarray(a if axis else a.T.copy()) for a in (x, y)]
+    given = given[: 1 if name == "entropy" else 2]
+    function = getattr(anysoft, name)
+    assert anysoft.explain(name, *given, axis=axis).path == "torch kernel"
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        arrays = [a.to(dtype).requires_grad_() for a in given]
+        value = function(*arrays, axis=axis)
+        slopes = torch.autograd.grad(value.sum(), arrays, retain_graph=True)
+        again = torch.autograd.grad(value.sum(), arrays, create_graph=True)
+        curves = torch.autograd.grad(sum((a * a.detach()).sum() for a in again), arrays)
+        found.append((value, *slopes, *curves))
+    for one, other in zip(*found, strict=True):
+        # what cancels in a derivative may cost it more than the digits of float32
+        slack = 0.0 if one.ndim == 1 else 1e-6 * float(other.abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=1e-6 if one.ndim == 1 else 1e-4, atol=slack)
+
+
 @pytest.mark.parametrize("row", F64)
 def test_derivatives_by_the_second_array(row: Row) -> None:
     jacrev, jacfwd = transforms(row)

@@ -71,6 +71,38 @@ def test_cross_entropy_is_that_of_torch(shape: tuple[int, ...], axis: int, soft:
         torch.testing.assert_close(found_slope, slope, rtol=1e-11, atol=1e-14)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_kernel_of_torch_is_the_formula(dtype: str, axis: int) -> None:
+    """In several blocks: rows in range and beyond, sure ones that are right or wrong, and what is no distribution."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x = np.random.default_rng(3).normal(0, 3, (600, 500))
+    labels = np.random.default_rng(4).integers(0, 500, 600)
+    sure = x.copy()
+    sure[np.arange(300), labels[:300]] += 30
+    sure[np.arange(300, 600), 7] += 25
+    special = sure.copy()
+    special[0, 0], special[1, 1], special[2], special[3, labels[3]] = NAN, INF, -INF, -INF
+    scales = np.resize([60.0, 1.0], (600, 1))
+    close = partial(torch.testing.assert_close, rtol=2e-6 if dtype == "float32" else 1e-13, equal_nan=True)
+    targets = torch.asarray(labels)
+    for values in (x, sure, special, x * scales, x - 50):
+        for options in ({}, {"ignore_index": int(labels[0])}, {"label_smoothing": 0.25}, {"z_loss": 0.5}):
+            logits = torch.asarray(values if axis else values.T, dtype=getattr(torch, dtype)).requires_grad_()
+            found = []
+            for path in ("auto", "generic"):
+                with anysoft.options(path=path):
+                    loss = anysoft.cross_entropy(logits, targets, axis, reduction="none", **options)
+                finite = loss.isfinite() | loss.isinf()
+                found.append((loss, *torch.autograd.grad(torch.where(finite, loss, 0.0).sum(), logits)))
+                with torch.no_grad(), anysoft.options(path=path):
+                    close(anysoft.cross_entropy(logits, targets, axis, reduction="none", **options), loss, atol=0)
+            close(found[0][0], found[1][0], atol=0)
+            # p − ε/K, or what a z-loss takes away, is a difference
+            least = 0.004 * float(np.finfo(dtype).eps) if {"label_smoothing", "z_loss"} & set(options) else 0
+            close(found[0][1], found[1][1], atol=least)
+
+
 def test_binary_cross_entropy_is_that_of_torch() -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed")
     x, y, w, b = (torch.asarray(a) for a in (RNG.normal(0, 3, (4, 3)), *RNG.random((2, 4, 3)), RNG.random(3)))

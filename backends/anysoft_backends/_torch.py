@@ -10,7 +10,14 @@ import torch
 from torch.autograd import forward_ad
 
 from anysoft.registry import Backend, FastPath, containers
-from anysoft_backends import _torch_attention, _torch_dtensor, _torch_elementwise, _torch_losses, _torch_sampling
+from anysoft_backends import (
+    _torch_attention,
+    _torch_dtensor,
+    _torch_elementwise,
+    _torch_entropy,
+    _torch_losses,
+    _torch_sampling,
+)
 from anysoft_backends import _torch_kernels as kernels
 from anysoft_backends._torch_guards import (
     fits_kernel,
@@ -260,6 +267,7 @@ BACKEND = Backend(
         FastPath("log_softmax", "torch.log_softmax", None, _refuse_log_softmax, _raw_normalisation("log_softmax")),
         FastPath("LogSumExp.sums", "torch kernel", _sums, _guard_sums),
         *_torch_elementwise.PATHS,
+        *_torch_entropy.PATHS,
         *_torch_losses.PATHS,
         *_torch_sampling.PATHS,
         *_torch_attention.PATHS,

@@ -1,15 +1,53 @@
-"""PyTorch's own losses, for comparison only."""
+"""Losses: a kernel for the cross-entropy of labels, and PyTorch's own for comparison only."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from anysoft.registry import FastPath
-from anysoft_backends._torch_guards import only
+from anysoft_backends._torch_cross_entropy import cross_entropy
+from anysoft_backends._torch_guards import COMMON, is_compiling, may_look, only, transforms, why_no_kernel
 
 Array = Any
+
+
+_LABELS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _guard_cross_entropy(x: Array, targets: Any, axis: Any, weights: Any, *_: Any) -> bool | str:
+    if weights is not None:
+        return "the kernel has no weights"
+    if x.__class__ is not torch.Tensor and x.__class__ is not torch.nn.Parameter:
+        return f"the kernel is for plain tensors, not {type(x).__name__}"
+    if is_compiling() or not may_look() or transforms() is not None or forward_ad._current_level >= 0:
+        return "a tracer, a transform of torch.func or forward mode is at work, and takes the generic formula"
+    if targets.__class__ is not torch.Tensor or targets.dtype not in _LABELS:
+        return "the kernel is for labels: a tensor of integers"
+    if axis.__class__ is not int or x.dtype not in COMMON:
+        return f"the kernel is for floats and an axis that is a number, not {x.dtype} and {axis!r}"
+    if (usable := why_no_kernel(x, axis)) is not True:
+        return usable
+    place = axis % x.ndim
+    if targets.shape != x.shape[:place] + x.shape[place + 1 :]:
+        return "the labels do not fit the logits"
+    return True
+
+
+def _cross_entropy(
+    x: Array,
+    targets: Array,
+    axis: int,
+    weights: None,
+    label_smoothing: float,
+    ignore_index: int | None,
+    z_loss: float,
+    reduction: str,
+    return_logsumexp: bool,
+) -> Any:
+    return cross_entropy(x, targets, axis % x.ndim, label_smoothing, ignore_index, z_loss, reduction, return_logsumexp)
 
 
 def _refuse_cross_entropy(x: Array, *_: Any) -> str:
@@ -54,6 +92,7 @@ def _raw_binary_cross_entropy(x: Array, targets: Array, weights: Any, pos_weight
 
 
 PATHS = (
+    FastPath("cross_entropy", "torch kernel", _cross_entropy, _guard_cross_entropy),
     FastPath("cross_entropy", "torch.nn.functional.cross_entropy", None, _refuse_cross_entropy, _raw_cross_entropy),
     FastPath(
         "binary_cross_entropy",

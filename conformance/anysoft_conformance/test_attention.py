@@ -147,7 +147,9 @@ def test_what_is_excluded_has_derivative_zero(row: Row, block_size: Any) -> None
     q = (Q[0], (NAN, INF))
     k, v = (K[0], (NAN, 1.0), K[2], (INF, -INF)), (V[0], (INF, NAN), V[2], (1e308, 0.0))
     by_q, by_k, by_v = _derivatives(row, q, k, v, where=where, block_size=block_size)
-    clean = _derivatives(row, (Q[0], Q[1]), K, V, where=where, block_size=block_size)
+    with anysoft.options(path="generic"):  # which is the path that takes NaN: the digits are the same, to the last
+        clean = _derivatives(row, (Q[0], Q[1]), K, V, where=where, block_size=block_size)
+        expected = _derivatives(row, Q, K, V, ((1.0, -0.5), (0.0, 0.0)), block_size=block_size)
     for found, right in zip((by_q, by_k, by_v), clean, strict=True):
         np.testing.assert_array_equal(found, right)
     assert (by_q[1] == 0).all()
@@ -155,7 +157,6 @@ def test_what_is_excluded_has_derivative_zero(row: Row, block_size: Any) -> None
     assert (by_v[[1, 3]] == 0).all()
 
     alone = _derivatives(row, (Q[0], (NAN, 1.0)), K, V, ((1.0, -0.5), (0.0, 0.0)), block_size=block_size)
-    expected = _derivatives(row, Q, K, V, ((1.0, -0.5), (0.0, 0.0)), block_size=block_size)
     for found, right in zip(alone, expected, strict=True):
         np.testing.assert_array_equal(found, right)
 
