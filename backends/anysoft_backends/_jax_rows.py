@@ -87,6 +87,11 @@ def _any_of_all(size: int, batched: Any, rows: Array) -> tuple[Array, bool]:
     return _any(rows), False
 
 
+def _below(x: Array, m: Array) -> Array:
+    """0 at the maximum, and 1 elsewhere; by operations that XLA's kernels have, as in `_shift`."""
+    return jnp.minimum((m - x) * float(np.finfo(x.dtype).max) ** 0.75, 1.0)
+
+
 def _excess(x: Array, m: Array, axes: Axes) -> Array:
     """Σ exp(x − m) − 1, however small."""
 
@@ -99,9 +104,30 @@ def _excess(x: Array, m: Array, axes: Axes) -> Array:
             terms = [a + b for a, b in zip(terms[::2], terms[1::2], strict=False)] + odd
         return terms[0]
 
-    rest = total(lambda x: jnp.where(x == m, 0.0, jnp.exp(x - m)))
-    ties = total(lambda x: jnp.where(x == m, 1.0, jnp.zeros_like(x)))
+    rest = total(lambda x: jnp.exp(x - m) * _below(x, m))
+    ties = total(lambda x: 1.0 - _below(x, m))
     return rest + (ties - 1.0)
+
+
+def _excess_of(s: Array, x: Array, m: Array, c: Array, axes: Axes) -> Array:
+    """The same, of a sum that is known but for its digits, and is not many times its largest term: so ties count."""
+    top = jnp.exp(m - c)
+    rest = _sum(jnp.exp(x - c) * _below(x, m), axes)
+    return rest / top + (jnp.round((s - rest) / top) - 1.0)
+
+
+def _careful_sum(e: Array, x: Array, m: Array, c: Array, axes: Axes) -> Array:
+    """Σ e with e = exp(x − c); an entry that holds more than a quarter is summed apart: it costs the others digits."""
+    top = jnp.exp(m - c)
+    if _is_short(x, axes):
+        return jnp.where(jnp.abs(m) == jnp.inf, _sum(e, axes), top + top * _excess(x, m, axes))
+    s = _sum(e, axes)
+    leads = s < 4.0 * top
+
+    def again(x: Array) -> Array:
+        return jnp.where(leads, top + top * _excess_of(s, x, m, c, axes), s)
+
+    return lax.cond(_any(leads), again, lambda x: s, x)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -140,7 +166,7 @@ def _weights(x: Array, axes: Axes) -> Array:
     m = _max(x, axes)
     c = _finite_shift(m)
     e = jnp.exp(x - c)
-    s = _sum(e, axes)
+    s = _careful_sum(e, x, m, c, axes)
     endless = m == jnp.inf
 
     def count(x: Array) -> Array:
@@ -166,8 +192,10 @@ def _weights_jvp(axes: Axes, primals: tuple[Array], tangents: tuple[Array]) -> t
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def softmax(x: Array, axes: Axes) -> Array:
     """exp(x − c) / Σ exp(x − c)."""
-    e = jnp.exp(x - _shift(_max(x, axes)))
-    return e / _sum(e, axes)
+    m = _max(x, axes)
+    c = _shift(m)
+    e = jnp.exp(x - c)
+    return e / _careful_sum(e, x, m, c, axes)
 
 
 @softmax.defjvp
@@ -182,7 +210,7 @@ def _exponentials(x: Array, axes: Axes) -> tuple[Array, Array, Array]:
     m = _max(x, axes)
     c = _shift(m)
     e = jnp.exp(x - c)
-    s = _sum(e, axes)
+    s = _careful_sum(e, x, m, c, axes)
     # rows of −inf only have no probabilities, and a derivative of 0 all the same
     return e, jnp.where(m == -jnp.inf, 1.0, s), jnp.where(_dominated(m, c, s), m, jnp.nan)
 
@@ -245,7 +273,7 @@ def log_softmax(x: Array, axes: Axes) -> Array:
     logarithm = jnp.log(s)
 
     def again(x: Array) -> tuple[Array, Array]:
-        return jnp.where(dominated, m, c), jnp.where(dominated, jnp.log1p(_excess(x, m, axes)), logarithm)
+        return jnp.where(dominated, m, c), jnp.where(dominated, jnp.log1p(_excess_of(s, x, m, c, axes)), logarithm)
 
     origin, rest = lax.cond(_any(dominated), again, lambda x: (c, logarithm), x)
     return (x - origin) - rest
