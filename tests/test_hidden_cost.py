@@ -198,3 +198,12 @@ def test_jax_would_be_caught_passing_twice(jax: Any) -> None:
 
     exponentials, reductions = _passes(jax, twice)
     assert exponentials + reductions > 3
+
+
+def test_jax_looks_at_no_condition_off_the_cpu(jax: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = jax.numpy.ones(3)
+    assert anysoft.explain("softmax", x).path == "rows in single passes"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = anysoft.explain("softmax", x)
+    assert found.path == "generic"
+    assert "wait for the device" in found.reasons["rows in single passes"]

@@ -71,6 +71,8 @@ def _guard_rows(x: Array, axis: Any, where: Any, option: Any, dtype: Any, *reduc
         return "this path has no where, b, temperature, dtype or return_sign"
     if not _IS_KNOWN:
         return "how XLA sums before JAX 0.10 was not measured"
+    if jax.default_backend() != "cpu":
+        return "the condition looks whether rows need more, and for such a look XLA may wait for the device"
     if x.dtype not in _FLOATS:
         return f"this path is for floating dtypes, not {x.dtype}"
     if not x.size or not x.ndim:

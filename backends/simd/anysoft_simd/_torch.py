@@ -74,12 +74,6 @@ def _in_dtype_of(x: Array, result: Array) -> Array:
     return result if result.dtype is x.dtype else result.to(x.dtype)
 
 
-def _for_each_row(x: Array, axis: int) -> Array:
-    shape = list(x.shape)
-    shape[axis] = 1
-    return x.new_empty(shape)
-
-
 def _rows(x: Array, axis: int) -> Array:
     """Room for what the kernels know of each row: its maximum, and the sum of all exponentials but the largest."""
     return torch.empty((x.numel() // x.shape[axis], 2), dtype=torch.float64)
@@ -183,7 +177,7 @@ class LogSumExp(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, axis: int) -> Array:
-        value, rows = _for_each_row(x, axis), _rows(x, axis)
+        value, rows = formulas._for_each_row(x, axis), _rows(x, axis)
         _run(kernels.logsumexp, x, None, value, rows, axis)
         ctx.axis = axis
         ctx.save_for_backward(x, rows)

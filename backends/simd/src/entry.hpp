@@ -34,9 +34,10 @@ struct Cut {
 
 template <class Op, class T>
 static void put(const Op& op, const Walk<T>& w, long from, long to, const typename Op::Ready& ready) {
-    if (Op::reduces) return;
-    T* out = op.out;
-    if constexpr (Op::pairs) {
+    [[maybe_unused]] T* out = op.out;
+    if constexpr (Op::reduces) {
+        return;  // there is nothing for each entry
+    } else if constexpr (Op::pairs) {
         each<T>(
             w, from, to, T(0),
             [&](long i, const Group<T>& x, const Group<T>& g)

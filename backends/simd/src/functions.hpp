@@ -36,7 +36,6 @@ struct LogSumExp : Operands<T> {
         for (int column = 0; column < w.columns; column++) this->out[row + column] = (T)(s.m[column] + log_sum[column]);
         remember<T>(w, row, s, this->rows);
     }
-    static INLINE Group<T> result(const Group<T>& x, const Ready&) { return x; }
 };
 
 template <class T>
